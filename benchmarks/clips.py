@@ -1,0 +1,30 @@
+"""The real clips that the benchmarks run on, and how each is compared with its ground truth."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfmttr.config import TruthConfig
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = Path(os.environ.get("SFMTTR_DATA", SHARED / "data"))
+WEIGHTS = Path(os.environ.get("SFMTTR_WEIGHTS", SHARED / "weights"))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and its truth."""
+
+    path: Path
+    truth: TruthConfig | None
+
+
+CLIPS = {
+    "drive_0002": Clip(
+        DATA / "clips/kitti_drive_0002.mp4", TruthConfig(DATA / "kitti_drive_0002/groundtruth", 256.0, "kitti")
+    ),
+    "redkitchen": Clip(DATA / "clips/redkitchen.mp4", TruthConfig(DATA / "redkitchen/depth", 1000.0, "indoor")),
+    "fountain": Clip(DATA / "fountain", None),
+}

@@ -1,0 +1,216 @@
+"""The command line: `python -m sfmttr refine|evaluate|networks`. Defaults live in `config.py` only.
+
+Exit codes: 0 done; 2 something to be put right, said in one line; 3 done, but the clip was not refined; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
+from sfmttr.errors import SfmttrError
+
+NOT_REFINED = 3
+_DEFAULTS = RunConfig()
+_TRUTH = TruthConfig(Path())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; give its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return int(options.command(options))
+    except SfmttrError as error:
+        print(f"sfmttr: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("sfmttr: stopped; the same command goes on where it was.", file=sys.stderr)
+        return 130
+
+
+# ---------------------------------------------------------------------------------------- parsing
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that counts something."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="sfmttr", description="Fine-tune a depth network on one clip.")
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    commands = parser.add_subparsers(required=True, metavar="refine|evaluate|networks")
+    _add_refine(commands.add_parser("refine", help="clip in, refined depth and network out"))
+    _add_evaluate(commands.add_parser("evaluate", help="compare a finished run with ground truth"))
+    listing = commands.add_parser("networks", help="list the networks that can be refined")
+    listing.add_argument("--weights-dir", type=Path, help="where weights lie")
+    listing.set_defaults(command=_networks)
+    return parser
+
+
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    c = _DEFAULTS
+    parser.set_defaults(command=_refine)
+    parser.add_argument("clip", type=Path, help="video file, folder of images, or zip of images")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/CLIP-NETWORK-PRESET)")
+    parser.add_argument("--network", default=c.network, help="see `sfmttr networks` (default: %(default)s)")
+    parser.add_argument("--weights-dir", type=Path, help="look for weights here first")
+    presets = [str(preset) for preset in Preset]
+    parser.add_argument("--preset", choices=presets, default=str(c.preset), help="(default: %(default)s)")
+    parser.add_argument("--steps", type=_at_least(1), help="instead of the preset's number")
+    parser.add_argument("--seed", type=_at_least(0), default=c.seed, help="(default: %(default)s)")
+    parser.add_argument("--device", default=c.device, help="auto, cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="refine even when structure-from-motion is not trusted")
+    _add_frames(parser.add_argument_group("frames"))
+    _add_sfm(parser.add_argument_group("structure-from-motion"))
+    _add_truth(parser.add_argument_group("ground truth"), required=False)
+    output = parser.add_argument_group("output")
+    output.add_argument("--exr", action="store_true", help="depth as OpenEXR too")
+    output.add_argument("--no-pictures", action="store_true", help="no coloured depth, no video")
+    output.add_argument("--no-clouds", action="store_true", help="no point clouds")
+
+
+def _add_frames(group: argparse._ArgumentGroup) -> None:
+    c = _DEFAULTS.video
+    group.add_argument(
+        "--max-frames", type=_at_least(1), default=c.max_frames, help="most frames used (default: %(default)s)"
+    )
+    group.add_argument(
+        "--long-side", type=_at_least(16), default=c.long_side, help="of frames and results (default: %(default)s)"
+    )
+    group.add_argument("--start", type=float, default=c.start_s, metavar="S", help="skip the clip's first seconds")
+    group.add_argument("--end", type=float, default=c.end_s, metavar="S", help="stop at this second")
+    held_out = _DEFAULTS.split.hold_out_frames
+    group.add_argument(
+        "--hold-out-frames",
+        type=_at_least(0),
+        nargs="?",
+        const=8,
+        default=held_out,
+        metavar="BLOCK",
+        help="train on alternate blocks of BLOCK frames only (8 when given without a number)",
+    )
+
+
+def _add_sfm(group: argparse._ArgumentGroup) -> None:
+    c = _DEFAULTS.sfm
+    group.add_argument("--intrinsics", help="fx,fy,cx,cy[,k1,k2] at the clip's size, or a JSON file")
+    group.add_argument("--sfm", type=Path, metavar="DIR", help="a COLMAP model of these frames (text or binary)")
+    group.add_argument(
+        "--sfm-long-side", type=_at_least(16), default=c.long_side, help="of matched images (default: %(default)s)"
+    )
+    group.add_argument(
+        "--sfm-time-limit", type=float, default=c.time_limit_s, metavar="S", help="(default: %(default)s)"
+    )
+
+
+def _add_truth(group: argparse._ArgumentGroup, *, required: bool) -> None:
+    group.add_argument("--ground-truth", type=Path, required=required, metavar="DIR", help="16-bit PNGs of true depth")
+    group.add_argument(
+        "--ground-truth-scale", type=float, default=_TRUTH.scale, help="metres = value / scale (default: %(default)s)"
+    )
+    group.add_argument(
+        "--protocol", choices=["kitti", "indoor", "plain"], default=_TRUTH.protocol, help="(default: %(default)s)"
+    )
+    group.add_argument("--no-median-scaling", action="store_true", help="compare metric networks as they are")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_evaluate)
+    parser.add_argument("run", type=Path, help="run folder of a finished `refine`")
+    _add_truth(parser.add_argument_group("ground truth"), required=True)
+
+
+# --------------------------------------------------------------------------------------- commands
+
+
+def _truth_config(options: argparse.Namespace) -> TruthConfig | None:
+    if options.ground_truth is None:
+        return None
+    return TruthConfig(
+        options.ground_truth, options.ground_truth_scale, options.protocol, not options.no_median_scaling
+    )
+
+
+def run_config(options: argparse.Namespace) -> RunConfig:
+    """The configuration that the parsed options of `refine` ask for."""
+    c = _DEFAULTS
+    return RunConfig(
+        network=options.network,
+        weights_dir=options.weights_dir,
+        preset=Preset(options.preset),
+        steps=options.steps,
+        video=replace(
+            c.video,
+            max_frames=options.max_frames,
+            long_side=options.long_side,
+            start_s=options.start,
+            end_s=options.end,
+        ),
+        sfm=replace(
+            c.sfm, long_side=options.sfm_long_side, model_folder=options.sfm, time_limit_s=options.sfm_time_limit
+        ),
+        split=replace(c.split, hold_out_frames=options.hold_out_frames),
+        output=OutputConfig(exr=options.exr, pictures=not options.no_pictures, clouds=not options.no_clouds),
+        truth=_truth_config(options),
+        intrinsics=options.intrinsics,
+        device=options.device,
+        seed=options.seed,
+        force=options.force,
+    )
+
+
+def _refine(options: argparse.Namespace) -> int:
+    from sfmttr import pipeline, terminal  # after parsing: torch takes seconds to import, --help should not
+
+    config = run_config(options)
+    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}"
+    with terminal.progress_bars() as bars:
+        result = pipeline.run(options.clip, out, config, bars.on_progress, bars.on_step)
+    terminal.print_summary(result)
+    return 0 if result.refined is not None else NOT_REFINED
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from sfmttr import evaluation, terminal
+
+    truth = _truth_config(options)
+    assert truth is not None, "argparse requires it"
+    evaluated = evaluation.evaluate_run(options.run, truth)
+    terminal.print_evaluation(evaluated)
+    return 0
+
+
+def _networks(options: argparse.Namespace) -> int:
+    from sfmttr import networks, terminal
+
+    terminal.print_networks(networks.describe_all(options.weights_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Private parts of structure-from-motion; `sfmttr.sfm` is the public face."""

@@ -1,0 +1,284 @@
+"""Every call of pycolmap: features, matches, models, and a model as arrays. Runs in the child process only.
+
+SIFT on the CPU only: other features abort the process in the published wheels.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from sfmttr._sfm.job import Facts, Job, RawModel
+
+Report = Callable[[str, int, int], None]
+
+_MIN_MODEL_SIZE = 3
+_DEGENERATE = (
+    pycolmap.TwoViewGeometryConfiguration.PLANAR,
+    pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
+    pycolmap.TwoViewGeometryConfiguration.PLANAR_OR_PANORAMIC,
+)
+_VERIFIED = (
+    *_DEGENERATE,
+    pycolmap.TwoViewGeometryConfiguration.CALIBRATED,
+    pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED,
+    pycolmap.TwoViewGeometryConfiguration.MULTIPLE,
+)
+
+
+# --------------------------------------------------------------------------------- features and matches
+
+
+def extract(job: Job, report: Report) -> None:
+    """SIFT features of the images into the database; images that are in it already are skipped."""
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = job.camera_model
+    reader.camera_params = ",".join(repr(float(v)) for v in job.camera_params)
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads = job.threads
+    options.max_image_size = job.recipe.long_side
+    options.sift.max_num_features = job.recipe.max_features
+    options.sift.first_octave = job.recipe.first_octave
+    # The library has no callbacks for features and matches: the parent counts rows in the database. Not this process:
+    # Python's SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
+    report("features", 0, len(job.files))
+    pycolmap.extract_features(
+        job.database,
+        job.images,
+        image_names=list(job.files),
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        reader_options=reader,
+        extraction_options=options,
+        device=pycolmap.Device.cpu,
+    )
+
+
+def image_pairs(count: int, overlap: int) -> list[tuple[int, int]]:
+    """Which of `count` images in order are matched: up to `overlap` further, and at doubling distances up to
+    2^(overlap - 1) beyond; overlap 0: all with all."""
+    if overlap == 0:
+        return [(i, j) for i in range(count) for j in range(i + 1, count)]
+    steps = sorted({*range(1, overlap + 1), *(2**k for k in range(overlap))})
+    return [(i, i + step) for i in range(count) for step in steps if i + step < count]
+
+
+def match(job: Job, report: Report) -> int:
+    """Match and verify pairs of images; pairs that are in the database already are skipped. Number of pairs."""
+    # Pairs are listed here rather than by the library, which would go by the order of file names.
+    pairs = image_pairs(len(job.files), job.recipe.overlap)
+    pairing = pycolmap.ImportedPairingOptions()
+    pairing.match_list_path = Path(job.output) / "pairs.txt"
+    lines = [f"{job.files[i]} {job.files[j]}" for i, j in pairs]
+    Path(pairing.match_list_path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = job.threads
+    matching.guided_matching = job.recipe.guided_matching
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = job.seed
+    report("matching", 0, len(pairs))
+    pycolmap.match_image_pairs(
+        job.database,
+        matching_options=matching,
+        pairing_options=pairing,
+        verification_options=verification,
+        device=pycolmap.Device.cpu,
+    )
+    Path(pairing.match_list_path).unlink()
+    return len(pairs)
+
+
+def survey(job: Job, pairs_tried: int) -> Facts:
+    """What features and matches tell about the clip, for the health card and for advice."""
+    with closing(pycolmap.Database.open(job.database)) as database:
+        images = database.read_all_images()
+        keypoints = {image.image_id: database.read_keypoints(image.image_id)[:, :2] for image in images}
+        pair_ids, geometries = database.read_two_view_geometries()
+        width = database.read_all_cameras()[0].width
+    verified = [(p, g) for p, g in zip(pair_ids, geometries, strict=True) if g.config in _VERIFIED]
+    moves = []
+    for pair_id, geometry in verified:
+        first, second = pycolmap.pair_id_to_image_pair(pair_id)
+        matches = np.asarray(geometry.inlier_matches)
+        offset = keypoints[second][matches[:, 1]] - keypoints[first][matches[:, 0]]
+        moves.append(np.median(np.linalg.norm(offset, axis=1)))
+    degenerate = sum(geometry.config in _DEGENERATE for _, geometry in verified)
+    return Facts(
+        median_features=float(np.median([len(k) for k in keypoints.values()])),
+        pairs_tried=pairs_tried,
+        pairs_verified=len(verified),
+        degenerate_ratio=degenerate / len(verified) if verified else float("nan"),
+        displacement_ratio=float(np.percentile(moves, 90) / width) if moves else float("nan"),
+    )
+
+
+# --------------------------------------------------------------------------------------------- mapping
+
+
+def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolmap.IncrementalPipelineOptions:
+    recipe = job.recipe
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = job.seed
+    options.num_threads = options.mapper.num_threads = job.threads
+    options.image_names = names
+    options.min_model_size = _MIN_MODEL_SIZE
+    options.max_runtime_seconds = max(1, round(runtime_s))
+    options.ba_refine_focal_length = options.ba_refine_extra_params = not job.camera_fixed
+    options.ba_global_frames_ratio = options.ba_global_points_ratio = recipe.ba_ratio
+    options.ba_global_max_refinements = recipe.ba_refinements
+    options.ba_global_max_num_iterations = recipe.ba_iterations
+    options.mapper.abs_pose_refine_focal_length = not job.camera_fixed
+    options.mapper.abs_pose_refine_extra_params = not job.camera_fixed
+    options.mapper.init_max_forward_motion = recipe.max_forward_motion
+    options.mapper.init_min_tri_angle = recipe.min_first_angle_deg
+    options.mapper.filter_max_reproj_error = recipe.max_error_px
+    options.triangulation.merge_max_reproj_error = recipe.max_error_px
+    options.triangulation.complete_max_reproj_error = recipe.max_error_px
+    return options
+
+
+def map_incremental(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
+    """Models of the matched images. With `every` > 1 the thinned-out frames come first, then the others are added."""
+    names = list(job.subset or job.files)
+    thinned = names[:: job.recipe.every]
+    end = time.monotonic() + runtime_s
+    models = _grow(job, thinned, runtime_s, report)
+    left_s = end - time.monotonic()
+    if job.recipe.every == 1 or not models or left_s < 1:
+        return models
+    start = Path(job.output) / "thinned"
+    start.mkdir()
+    largest(models).write(start)
+    grown = _grow(job, names, left_s, report, start)
+    shutil.rmtree(start)
+    return models + grown
+
+
+def _grow(
+    job: Job, names: list[str], runtime_s: float, report: Report, start: Path | None = None
+) -> list[pycolmap.Reconstruction]:
+    registered = 0
+
+    def count() -> None:
+        nonlocal registered
+        registered += 1
+        report("mapping", min(registered, len(names)), len(names))
+
+    report("mapping", 0, len(names))
+    scratch = Path(job.output) / "models"
+    scratch.mkdir()
+    models = pycolmap.incremental_mapping(
+        job.database,
+        job.images,
+        scratch,
+        options=incremental_options(job, names, runtime_s),
+        input_path="" if start is None else start,
+        initial_image_pair_callback=count,
+        next_image_callback=count,
+    )
+    shutil.rmtree(scratch)
+    return list(models.values())
+
+
+def map_global(job: Job, report: Report) -> list[pycolmap.Reconstruction]:
+    """Models by the global mapper; it has no callbacks and cannot be told to stop, the parent kills us instead."""
+    names = list(job.subset or job.files)
+    report("mapping", 0, len(names))
+    options = pycolmap.GlobalPipelineOptions()
+    options.random_seed = options.mapper.random_seed = job.seed
+    options.num_threads = options.mapper.num_threads = job.threads
+    options.image_names = names
+    if job.camera_fixed:
+        options.mapper.bundle_adjustment.refine_focal_length = False
+        options.mapper.bundle_adjustment.refine_extra_params = False
+    scratch = Path(job.output) / "models"
+    scratch.mkdir()
+    models = pycolmap.global_mapping(job.database, job.images, scratch, options=options)
+    shutil.rmtree(scratch)
+    return list(models.values())
+
+
+def largest(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction:
+    """The model with the most images: the first one found may hold two images and the second all of them."""
+    return max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()))
+
+
+def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
+    """Adjust the whole model once more with a robust loss, then drop the observations that still do not fit."""
+    recipe = job.recipe
+    if recipe.polish_iterations > 0:
+        adjust(model, job)
+    if recipe.retriangulate:
+        scratch = Path(job.output) / "models"
+        scratch.mkdir()
+        options = incremental_options(job, [], job.time_limit_s)
+        model = pycolmap.triangulate_points(model, job.database, job.images, scratch, options=options)
+        shutil.rmtree(scratch)
+        adjust(model, job)
+    manager = pycolmap.ObservationManager(model)
+    manager.filter_all_points3D(recipe.max_error_px, 1.5)
+    manager.filter_observations_with_negative_depth()
+    return model
+
+
+def adjust(model: pycolmap.Reconstruction, job: Job) -> None:
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = options.refine_extra_params = not job.camera_fixed
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options.ceres.solver_options.max_num_iterations = job.recipe.polish_iterations
+    options.ceres.solver_options.num_threads = job.threads
+    pycolmap.bundle_adjustment(model, options)
+
+
+def prepare(seed: int) -> None:
+    """Settings of the whole process."""
+    pycolmap.logging.minloglevel = 1  # warnings and worse
+    pycolmap.set_random_seed(seed)
+
+
+def read_model(folder: str) -> pycolmap.Reconstruction:
+    """A model in COLMAP's text or binary format; the library raises ValueError, RuntimeError or the like."""
+    return pycolmap.Reconstruction(folder)
+
+
+def raw_model(model: pycolmap.Reconstruction) -> RawModel:
+    """A pycolmap reconstruction as arrays."""
+    images = sorted((im for im in model.images.values() if im.has_pose), key=lambda im: im.name)
+    rows = {image.image_id: row for row, image in enumerate(images)}
+    features = {image.image_id: image.points2D for image in images}
+    cameras = {camera_id: row for row, camera_id in enumerate(sorted(model.cameras))}
+    listed = [model.cameras[camera_id] for camera_id in cameras]
+    points = [model.points3D[i] for i in sorted(model.points3D)]
+    seen = [
+        (rows[e.image_id], e.point2D_idx, row, *features[e.image_id][e.point2D_idx].xy)
+        for row, point in enumerate(points)
+        for e in point.track.elements
+        if e.image_id in rows
+    ]
+    observations = np.array(seen, np.float64).reshape(-1, 5)
+    poses = np.tile(np.eye(4), (len(images), 1, 1))
+    params = np.full((len(listed), 12), np.nan)
+    for row, image in enumerate(images):
+        poses[row, :3] = image.cam_from_world().matrix()
+    for row, camera in enumerate(listed):
+        params[row, : len(camera.params)] = camera.params[:12]
+    return RawModel(
+        image_name=np.array([image.name for image in images], dtype=np.str_),
+        image_camera=np.array([cameras[image.camera_id] for image in images], np.int64),
+        cam_from_world=poses,
+        camera_model=np.array([camera.model.name for camera in listed], dtype=np.str_),
+        camera_params=params,
+        camera_hw=np.array([(camera.height, camera.width) for camera in listed], np.int64).reshape(-1, 2),
+        obs_image=observations[:, 0].astype(np.int64),
+        obs_feature=observations[:, 1].astype(np.int64),
+        obs_point=observations[:, 2].astype(np.int64),
+        obs_xy_px=observations[:, 3:],
+        xyz_in_world=np.array([point.xyz for point in points], np.float64).reshape(-1, 3),
+        rgb=np.array([point.color for point in points], np.uint8).reshape(-1, 3),
+    )

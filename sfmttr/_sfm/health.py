@@ -1,0 +1,170 @@
+"""The health of a reconstruction from its own figures: pure functions, no pycolmap, no network, no ground truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_NAN = float("nan")
+
+LOW_FEATURES = 200
+"""Fewer features than this in the median image: too little texture."""
+STATIC_DISPLACEMENT = 0.01
+"""Less image motion than this share of the width: the camera did not move."""
+ALL_DEGENERATE = 0.9
+"""With this share of planar or pure-rotation pairs and no model, the camera only turned."""
+
+TEXTURELESS = (
+    "There is too little texture to follow: film something with more detail, in better light and without motion blur."
+)
+STATIC = "The camera hardly moved: walk sideways while filming."
+ROTATION = "The camera only turned on the spot: move it sideways as well, by at least a step."
+NO_OVERLAP = "The frames have too little in common: film more slowly, or use more frames of a shorter stretch."
+UNSTABLE = (
+    "The frames match but fit no common 3D model: "
+    "film a place where little moves, walk sideways, or give the intrinsics."
+)
+
+
+@dataclass(frozen=True)
+class HealthFigures:
+    """What the score is made of; nan stands for unknown and is never held against a model."""
+
+    reprojection_px: float
+    step_evenness: float = _NAN
+    horizontal_view_deg: float = _NAN
+    """nan when the focal length was given: then there is nothing to doubt."""
+    triangulation_angle_deg: float = _NAN
+    degenerate_pair_ratio: float = _NAN
+    registered_ratio: float = 1.0
+    track_length: float = _NAN
+    halves_disagreement: float = _NAN
+    """Median |log ratio| of depths from even and odd frames, see `sfm.depth_agreement_of_halves`."""
+
+
+@dataclass(frozen=True)
+class HealthScore:
+    """See `SfmHealth` for the fields."""
+
+    score: float
+    concerns: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """One figure's judgement: a factor of the score, what is said about it, and what may help."""
+
+    factor: float
+    concern: str
+    advice: str
+
+
+_CONCERN_BELOW = 0.75
+_ADVICE_BELOW = 0.5
+
+
+def health_score(figures: HealthFigures) -> HealthScore:
+    """Score between 0 and 1: the product of one factor a figure, so that several mild signs add up to a poor score.
+
+    The knees were set on the five reconstructions of DESIGN's trust gate (section 4), before the figures without a
+    column there were known; those only count where they are far out.
+    """
+    signs = _signs(figures)
+    score = math.prod(sign.factor for sign in signs)
+    worrying = sorted((s for s in signs if s.factor < _CONCERN_BELOW), key=lambda s: s.factor)
+    advice = worrying[0].advice if worrying and score < _ADVICE_BELOW else ""
+    return HealthScore(score, tuple(sign.concern for sign in worrying), advice)
+
+
+def _signs(f: HealthFigures) -> list[_Sign]:
+    moving = "Film a stretch without traffic or other moving things, or give the intrinsics."
+    sideways = "Move the camera more, and sideways."
+    return [
+        _Sign(
+            _ramp(f.reprojection_px, good=0.5, bad=1.4, floor=0.2),
+            f"points are reprojected {f.reprojection_px:.2f} pixels off on average",
+            moving,
+        ),
+        _Sign(
+            _ramp(f.step_evenness, good=0.5, bad=1.4, floor=0.3),
+            f"the camera seems to move in jumps (steps vary by {100 * f.step_evenness:.0f} %)"
+            if math.isfinite(f.step_evenness)
+            else "",
+            moving,
+        ),
+        _Sign(
+            _view_factor(f.horizontal_view_deg),
+            f"a field of view of {f.horizontal_view_deg:.0f} degrees is unlikely",
+            "Give the intrinsics of the camera.",
+        ),
+        _Sign(
+            _ramp(f.triangulation_angle_deg, good=2.5, bad=1.0, floor=0.4),
+            f"points are seen under small angles only (median {f.triangulation_angle_deg:.1f} degrees)",
+            sideways,
+        ),
+        _Sign(
+            _ramp(f.degenerate_pair_ratio, good=0.6, bad=1.0, floor=0.4),
+            "most image pairs look like a flat wall or a camera that only turns",
+            sideways,
+        ),
+        _Sign(
+            _ramp(f.registered_ratio, good=0.8, bad=0.3, floor=0.4),
+            f"only {100 * f.registered_ratio:.0f} % of the frames found their place",
+            "Film more slowly, or use a shorter stretch of the clip.",
+        ),
+        _Sign(
+            _ramp(f.track_length, good=3.5, bad=2.2, floor=0.6),
+            f"points are seen in few frames ({f.track_length:.1f} on average)",
+            "Film more slowly, or use more frames.",
+        ),
+        _Sign(
+            _ramp(f.halves_disagreement, good=0.06, bad=0.3, floor=0.2),
+            f"even and odd frames give depths that differ by {100 * f.halves_disagreement:.0f} %",
+            moving,
+        ),
+    ]
+
+
+def _ramp(value: float, *, good: float, bad: float, floor: float) -> float:
+    """1 at `good` and better, `floor` at `bad` and worse, straight between; 1 for nan. `bad` may lie on either side."""
+    if math.isnan(value):
+        return 1.0
+    badness = min(max((value - good) / (bad - good), 0.0), 1.0)
+    return 1.0 - (1.0 - floor) * badness
+
+
+def _view_factor(view_deg: float) -> float:
+    """1 for the lenses that people film with (about 25 to 110 degrees), falling on both sides."""
+    too_wide = _ramp(view_deg, good=110.0, bad=140.0, floor=0.3)
+    too_narrow = _ramp(view_deg, good=25.0, bad=10.0, floor=0.3)
+    return min(too_wide, too_narrow)
+
+
+def step_evenness(centres: np.ndarray, time_s: np.ndarray) -> float:
+    """Standard deviation over mean of the camera's speed between neighbouring cameras; nan for fewer than 3.
+
+    `centres` (V, 3) in time order, SfM units; `time_s` (V,), where times that do not increase count as equal steps.
+    """
+    if len(centres) < 3:
+        return _NAN
+    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    elapsed = np.diff(time_s)
+    speeds = steps / elapsed if (elapsed > 0).all() else steps
+    mean = float(speeds.mean())
+    return float(speeds.std() / mean) if mean > 0 else _NAN
+
+
+def no_model_advice(features: float, pairs_verified: int, degenerate: float, displacement: float) -> str:
+    """One sentence for a clip without a model, from what features and matches have shown (nan: not known)."""
+    if features < LOW_FEATURES:
+        return TEXTURELESS
+    if pairs_verified == 0:
+        return NO_OVERLAP
+    if displacement < STATIC_DISPLACEMENT:
+        return STATIC
+    if degenerate >= ALL_DEGENERATE:
+        return ROTATION
+    return UNSTABLE

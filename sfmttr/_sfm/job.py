@@ -1,0 +1,175 @@
+"""What parent and child of structure-from-motion say to each other: a job as JSON, arrays as npz, facts as JSON.
+
+Imports neither pycolmap nor torch: both sides read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from sfmttr.types import HW
+
+JOB_FILE, LOG_FILE = "job.json", "log.txt"
+RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
+
+
+class Mapper(StrEnum):
+    """How poses and points are found from the matches."""
+
+    INCREMENTAL = "incremental"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
+
+    name: str = "standard"
+    long_side: int = 1280
+    max_features: int = 2048
+    first_octave: int = -1
+    overlap: int = 5
+    """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
+    guided_matching: bool = False
+    mapper: Mapper = Mapper.INCREMENTAL
+    every: int = 1
+    """Map every n-th frame first, then add the others to that model."""
+    max_forward_motion: float = 1.0
+    """Largest share of forward motion in the first pair; 1 allows a camera that drives straight ahead."""
+    min_first_angle_deg: float = 4.0
+    """Smallest triangulation angle of the first pair."""
+    ba_ratio: float = 1.4
+    """The whole model is adjusted each time it has grown by this factor."""
+    ba_refinements: int = 2
+    ba_iterations: int = 20
+    """Of one adjustment of the whole model; -1: the library's 50."""
+    polish_iterations: int = 10
+    """Of the last adjustment, which has a robust loss; 0: none."""
+    max_error_px: float = 4.0
+    """Observations further off than this are dropped."""
+    retriangulate: bool = False
+    """Triangulate all points anew with the final poses."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task for the child process; paths as strings so that it is plain JSON."""
+
+    task: str
+    """"rung": features, matches and a model; "import": read a model that the user brought."""
+    output: str
+    """Folder for the model, its arrays and the facts."""
+    images: str = ""
+    files: tuple[str, ...] = ()
+    """Image files in order: neighbours here are neighbours in matching."""
+    subset: tuple[str, ...] = ()
+    """Map only these of them; empty: all."""
+    database: str = ""
+    model: str = ""
+    """Folder of the model to import."""
+    camera_model: str = "SIMPLE_RADIAL"
+    camera_params: tuple[float, ...] = ()
+    """Known or guessed parameters in COLMAP's order; empty: nothing known."""
+    camera_fixed: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+    threads: int = -1
+    time_limit_s: float = 900.0
+    """The child ends mapping by itself after this long and hands over what it has."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        values = json.loads(text)
+        recipe = dict(values.pop("recipe"))
+        recipe["mapper"] = Mapper(recipe["mapper"])
+        tuples = {name: tuple(values[name]) for name in ("files", "subset", "camera_params")}
+        return cls(**(values | tuples), recipe=Recipe(**recipe))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the child saw on the way, whether or not there is a model."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock time by stage: features, matching, mapping."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """Processor time over all threads by stage: comparable on a machine that others share."""
+    median_features: float = float("nan")
+    """Median over the images."""
+    pairs_tried: int = 0
+    pairs_verified: int = 0
+    degenerate_ratio: float = float("nan")
+    """Share of verified pairs that a homography explains (plane or pure rotation)."""
+    displacement_ratio: float = float("nan")
+    """Image motion: 90th percentile over verified pairs of the median displacement, over the image width."""
+    model_sizes: tuple[int, ...] = ()
+    """Registered images of every model that mapping found."""
+    error: str = ""
+    """A message in plain words when the task failed in a known way."""
+
+    def write(self, folder: Path) -> None:
+        (folder / FACTS_FILE).write_text(json.dumps(asdict(self), sort_keys=True, indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Facts:
+        """What `write` wrote; empty facts when the child did not come that far."""
+        path = folder / FACTS_FILE
+        if not path.exists():
+            return cls()
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**(values | {"model_sizes": tuple(values["model_sizes"])}))
+
+
+@dataclass(frozen=True)
+class RawModel:
+    """A COLMAP model as arrays, in the pixels of its own cameras; nothing filtered yet."""
+
+    image_name: np.ndarray
+    """(V,) str, registered images only."""
+    image_camera: np.ndarray
+    """(V,) int64, row of the image's camera."""
+    cam_from_world: np.ndarray
+    """(V, 4, 4) float64."""
+    camera_model: np.ndarray
+    """(C,) str, COLMAP's name of the model."""
+    camera_params: np.ndarray
+    """(C, 12) float64 in COLMAP's order, padded with nan."""
+    camera_hw: np.ndarray
+    """(C, 2) int64."""
+    obs_image: np.ndarray
+    """(M,) int64, row of the image."""
+    obs_feature: np.ndarray
+    """(M,) int64, index of the feature within its image: the same in every model from one database."""
+    obs_point: np.ndarray
+    """(M,) int64, row of the point."""
+    obs_xy_px: np.ndarray
+    """(M, 2) float64."""
+    xyz_in_world: np.ndarray
+    """(P, 3) float64."""
+    rgb: np.ndarray
+    """(P, 3) uint8."""
+
+    def write(self, folder: Path) -> None:
+        """Write the file in one step: the parent may end this process at any moment, and takes what is there."""
+        partial = folder / f"{RAW_FILE}.part"
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+        os.replace(partial, folder / RAW_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> RawModel:
+        with np.load(folder / RAW_FILE, allow_pickle=False) as arrays:
+            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
+    def hw(self, camera: int) -> HW:
+        height, width = self.camera_hw[camera]
+        return int(height), int(width)

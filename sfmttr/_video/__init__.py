@@ -1,0 +1,1 @@
+"""How `sfmttr.video` reads clips, folders and zip files; nothing else imports from here."""

@@ -1,0 +1,268 @@
+"""Every setting and its default, once. Command line, page and tests read them from here.
+
+All are frozen; a stage gets exactly the one that it needs. Derived presets are made by `refine_preset`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from sfmttr.types import Camera
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Which frames of the clip are used, and at what size they are kept."""
+
+    max_frames: int = 80
+    """Most frames chosen, evenly in time."""
+    long_side: int = 1280
+    """Frames are stored at most this wide or high; everything that comes out has this size."""
+    start_s: float = 0.0
+    """Skip the clip's beginning."""
+    end_s: float | None = None
+    """Stop here; None: the clip's end."""
+    duplicate_threshold: float = 0.6
+    """Frames that differ less from the last chosen one (mean grey levels of 255, on a small copy) are dropped."""
+    max_duration_s: float = 3600.0
+    """Longer clips are refused (set start and end)."""
+    max_source_pixels: int = 40_000_000
+    """Larger frames are refused."""
+    max_archive_bytes: int = 2_000_000_000
+    """Most bytes that an archive may unpack to."""
+    max_archive_files: int = 5_000
+    """Most files that an archive may hold."""
+
+
+@dataclass(frozen=True)
+class SfmConfig:
+    """How the reconstruction is made."""
+
+    long_side: int = 1280
+    """Images are matched at most this wide or high."""
+    max_features: int = 2048
+    """SIFT features an image."""
+    first_octave: int = -1
+    """-1 doubles the image first; 0 starts at its own size (half the time, half the points, a third more error)."""
+    overlap: int = 5
+    """Frames after each that it is matched with (twice that many on the second half, at doubling distances)."""
+    exhaustive_up_to: int = 30
+    """Unordered images up to this many are matched each with each; videos always in sequence."""
+    intrinsics: Camera | None = None
+    """Known camera; kept fixed."""
+    model_folder: Path | None = None
+    """A ready COLMAP model (text or binary) instead of a reconstruction."""
+    time_limit_s: float = 900.0
+    """For all rungs together."""
+    min_registered: int = 5
+    """Fewer registered frames than this (or than a third of them all) count as no model."""
+    seed: int = 0
+    threads: int = -1
+    """-1: all cores. With 1 the reconstruction repeats bit for bit."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which points are trained on. Split by 3D point, so that no track is on two sides."""
+
+    validation: float = 0.10
+    """Share of the points that choose the best step."""
+    test: float = 0.10
+    """Share of the points that the comparison is made on, and nothing else."""
+    hold_out_frames: int = 0
+    """Length of the alternate blocks of frames that are left out altogether; 0: none."""
+
+
+class InlierTest(StrEnum):
+    """How a point's residual is judged in the strict model."""
+
+    RELATIVE = "relative"
+    """|s z - d| / (s z) <= tau: the same in any unit."""
+    PRINTED = "printed"
+    """(s z - d)^2 / (s z) <= tau, as the paper prints it: its meaning changes with the unit."""
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Strict and relaxed models (paper, section 3.2)."""
+
+    inlier_test: InlierTest = InlierTest.RELATIVE
+    strict_tau: float = 0.15
+    """Threshold of the strict model, in the unit of `inlier_test`."""
+    relaxed_tau: float = 0.5
+    """Relative error below which a point is trained on."""
+    trials: int = 200
+    """RANSAC trials; the reference makes 20."""
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """How much a point counts. The paper's `exp(-e^2)` always; the second factor can be turned off."""
+
+    sigma_scale: float | None = None
+    """Points whose depth is uncertain by this share count half; None: the paper's weights alone."""
+
+
+class LossForm(StrEnum):
+    """What is minimised at a point with reference depth `r = scale * z` and prediction `d`."""
+
+    ABSOLUTE = "absolute"
+    """|r - d|, as printed in the paper: far points count most."""
+    RELATIVE = "relative"
+    """|r - d| / r"""
+    LOG = "log"
+    """|log r - log d|"""
+
+
+class Trained(StrEnum):
+    """Which parameters move."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
+    ALL = "all"
+
+
+class Schedule(StrEnum):
+    """How the learning rate moves."""
+
+    CONSTANT = "constant"
+    ONE_CYCLE = "one_cycle"
+    """Linear warm-up, then cosine to zero."""
+
+
+class Sampling(StrEnum):
+    """How a prediction is read at a point."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+
+
+class Preset(StrEnum):
+    PAPER = "paper"
+    """The published recipe to the letter."""
+    DEFAULT = "default"
+    """Better at equal time; chosen on held-out points."""
+    FAST = "fast"
+    """For two minutes of patience."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """The test-time loop (paper, section 3.3). Field defaults are the paper's."""
+
+    steps: int = 200
+    learning_rate: float = 1e-4
+    loss: LossForm = LossForm.ABSOLUTE
+    schedule: Schedule = Schedule.CONSTANT
+    sampling: Sampling = Sampling.NEAREST
+    trained: Trained = Trained.ENCODER
+    frames_per_step: int = 1
+    warm_up: float = 0.15
+    """Share of the steps in which a one-cycle rate rises."""
+    validations: int = 5
+    """How often the validation points are looked at."""
+    validation_frames: int = 12
+    """On at most this many frames, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class FuseConfig:
+    """Fused depth; widths were chosen on validation points."""
+
+    long_side: int = 640
+    """It is computed at most this wide or high."""
+    sigmas: tuple[float, ...] = (64 / 1242, 32 / 1242, 16 / 1242, 8 / 1242)
+    """Widths of the Gaussians, as shares of the image width, coarse to fine."""
+    sigma_log: float = 0.2
+    """Width in log depth: pixels whose depths differ by about this share more speak little for each other."""
+    prior: float = 0.5
+    """Weight of "no correction", in points of full weight."""
+    max_factor: float = 2.0
+    """Points that ask for more than this are taken for outliers."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a preset stands for: everything between sparse points and refined weights."""
+
+    align: AlignConfig
+    weight: WeightConfig
+    refine: RefineConfig
+
+
+_PAPER = Recipe(
+    AlignConfig(inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20),
+    WeightConfig(),
+    RefineConfig(),
+)
+_DEFAULT = Recipe(
+    AlignConfig(),
+    WeightConfig(sigma_scale=0.02),
+    RefineConfig(
+        learning_rate=1e-3,
+        loss=LossForm.LOG,
+        schedule=Schedule.ONE_CYCLE,
+        sampling=Sampling.BILINEAR,
+        trained=Trained.ALL,
+    ),
+)
+RECIPES = {
+    Preset.PAPER: _PAPER,
+    Preset.DEFAULT: _DEFAULT,
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=100)),
+}
+
+
+@dataclass(frozen=True)
+class TruthConfig:
+    """Ground truth to compare with."""
+
+    folder: Path
+    scale: float = 1000.0
+    """depth in metres = value / scale"""
+    protocol: str = "plain"
+    median_scaling: bool = True
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written beside the report."""
+
+    exr: bool = False
+    """Depth as OpenEXR too."""
+    pictures: bool = True
+    """Coloured depth, video, overlays and curves."""
+    clouds: bool = True
+    """Point clouds and meshes."""
+    video_fps: float = 10.0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on, apart from the clip."""
+
+    network: str = "meter-xxs-kitti"
+    weights_dir: Path | None = None
+    preset: Preset = Preset.DEFAULT
+    steps: int | None = None
+    """Instead of the preset's number."""
+    video: VideoConfig = VideoConfig()
+    sfm: SfmConfig = SfmConfig()
+    split: SplitConfig = SplitConfig()
+    fuse: FuseConfig = FuseConfig()
+    output: OutputConfig = OutputConfig()
+    truth: TruthConfig | None = None
+    intrinsics: str | None = None
+    """As typed: "fx,fy,cx,cy[,k1,k2]" at the clip's size, or a JSON file."""
+    device: str = "auto"
+    seed: int = 0
+    force: bool = False
+    """Refine even when the trust gate is closed."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The preset's recipe, with what was changed on top of it."""
+        recipe = RECIPES[self.preset]
+        return recipe if self.steps is None else replace(recipe, refine=replace(recipe.refine, steps=self.steps))

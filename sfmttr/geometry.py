@@ -1,0 +1,87 @@
+"""Pixels, cameras and transforms. The only place where pixel coordinates become sampling coordinates.
+
+Pixel convention (COLMAP's): the centre of the top-left pixel is (0.5, 0.5), the image spans [0, W] x [0, H]. So
+coordinates scale with image size without an offset, and `grid = 2 * xy / wh - 1` is right for
+`torch.nn.functional.grid_sample(align_corners=False)` at *any* resolution of the sampled map.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfmttr.types import HW, Camera
+
+
+def grid_from_pixels(xy_px: np.ndarray, hw: HW) -> np.ndarray:
+    """Sampling coordinates in [-1, 1] of pixels (..., 2) of an image of size `hw`, for `align_corners=False`."""
+    return (2.0 * np.asarray(xy_px, np.float64) / np.array([hw[1], hw[0]], np.float64) - 1.0).astype(np.float32)
+
+
+def sample(maps: Tensor, grid: Tensor, *, mode: str = "bilinear") -> Tensor:
+    """Values of `maps` (C, H, W) at `grid` (M, 2): (C, M). Beyond the outermost pixel centres: the border."""
+    values = functional.grid_sample(maps[None], grid[None, None], mode=mode, padding_mode="border", align_corners=False)
+    return values[0, :, 0]
+
+
+def sample_numpy(values: np.ndarray, grid: np.ndarray, *, mode: str = "bilinear") -> np.ndarray:
+    """`sample` for one numpy map (H, W) and `grid` (M, 2): (M,) float32."""
+    maps = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
+    return sample(maps, torch.from_numpy(np.ascontiguousarray(grid, np.float32)), mode=mode)[0].numpy()
+
+
+def resize_numpy(values: np.ndarray, hw: HW) -> np.ndarray:
+    """Bilinear resize of one map (H, W) to `hw`, in the pixel convention above."""
+    if values.shape == hw:
+        return np.ascontiguousarray(values, np.float32)
+    maps = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def transform(target_from_source: np.ndarray, xyz_in_source: np.ndarray) -> np.ndarray:
+    """Apply a (4, 4) transform to points (N, 3)."""
+    return xyz_in_source @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+
+
+def inverse_rigid(target_from_source: np.ndarray) -> np.ndarray:
+    """`source_from_target` of a rigid (4, 4) transform."""
+    source_from_target = np.eye(4)
+    rotation = target_from_source[:3, :3].T
+    source_from_target[:3, :3] = rotation
+    source_from_target[:3, 3] = -rotation @ target_from_source[:3, 3]
+    return source_from_target
+
+
+def _distort(camera: Camera, uv: np.ndarray) -> np.ndarray:
+    """Normalised image coordinates (N, 2) to distorted ones (OpenCV's model)."""
+    u, v = uv[:, 0], uv[:, 1]
+    r2 = u * u + v * v
+    radial = 1 + r2 * (camera.k1 + r2 * camera.k2)
+    du = 2 * camera.p1 * u * v + camera.p2 * (r2 + 2 * u * u)
+    dv = camera.p1 * (r2 + 2 * v * v) + 2 * camera.p2 * u * v
+    return np.stack([u * radial + du, v * radial + dv], axis=1)
+
+
+def project(camera: Camera, xyz_in_cam: np.ndarray) -> np.ndarray:
+    """Pixels (N, 2) of points (N, 3) in front of the camera."""
+    uv = _distort(camera, xyz_in_cam[:, :2] / xyz_in_cam[:, 2:])
+    return uv * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+
+
+def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Points (N, 3) in the camera, of pixels (N, 2) with camera z `depth` (N,)."""
+    distorted = (np.asarray(xy_px, np.float64) - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+    uv = distorted.copy()
+    if any((camera.k1, camera.k2, camera.p1, camera.p2)):
+        # Fixed-point iteration as in OpenCV's undistortPoints; converges for the distortions of ordinary lenses.
+        for _ in range(30):
+            uv += distorted - _distort(camera, uv)
+    return np.concatenate([uv, np.ones((len(uv), 1))], axis=1) * np.asarray(depth, np.float64)[:, None]
+
+
+def pixel_centres(hw: HW) -> np.ndarray:
+    """(H * W, 2) pixel coordinates of all pixel centres, row by row."""
+    y, x = np.mgrid[0 : hw[0], 0 : hw[1]]
+    return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)

@@ -1,0 +1,100 @@
+"""The contract every depth network keeps, and the predictor that the rest of the package talks to.
+
+An adapter subclasses `DepthNetwork` and gives: the architecture, `info`, `working_hw`, `forward`, and which parameters
+are the encoder's. Nothing outside `sfmttr/networks/` may ask for a network's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfmttr.networks.info import NetworkInfo as NetworkInfo
+from sfmttr.types import HW, Depth, DepthKind
+
+
+class DepthNetwork(nn.Module, ABC):
+    """A single-view depth network.
+
+    `forward` is the pure graph that is trained and exported: RGB (B, 3, h, w) in [0, 1] at working size (normalised
+    inside) -> (B, 1, h', w') in the network's own unit: metres for `METRIC`, positive network units for
+    `SCALE_INVARIANT`, inverse depth for `AFFINE_DISPARITY`. h' and w' may be a fraction of h and w.
+    """
+
+    info: NetworkInfo
+
+    preferred_memory_format: torch.memory_format = torch.contiguous_format
+    """What training on a CPU is fastest in: pass it to `network.to(memory_format=...)` and to the images'. Values are
+    the same up to rounding."""
+
+    @abstractmethod
+    def working_hw(self, hw: HW) -> HW:
+        """The size that an image of size `hw` is resized to before `forward`."""
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names (as in `state_dict`) and parameters of the encoder: what SfM-TTR trains (paper, section 3.3)."""
+
+    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What the authors' files hold, in the registry's order, as one state dict of this network.
+
+        One file of weights is taken as it is. Whatever this leaves in that is no weight fails to load.
+        """
+        return {name: value for file in files for name, value in file.items()}
+
+    def prepare(self, rgb: np.ndarray) -> Tensor:
+        """One image (H, W, 3) uint8 to (1, 3, h, w) float in [0, 1] at working size, antialiased bilinear."""
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255.0
+        hw = self.working_hw((rgb.shape[0], rgb.shape[1]))
+        return resize_image(image, hw)
+
+
+def resize_image(image: Tensor, hw: HW) -> Tensor:
+    """Antialiased bilinear resize of (B, 3, H, W), the one that the exported graph does too."""
+    if tuple(image.shape[-2:]) == hw:
+        return image
+    return functional.interpolate(image, hw, mode="bilinear", align_corners=False, antialias=True).clamp(0.0, 1.0)
+
+
+class DepthPredictor(Protocol):
+    """What torch networks and exported ones have in common."""
+
+    @property
+    def kind(self) -> DepthKind: ...
+
+    def predict(self, rgb: np.ndarray) -> Depth:
+        """Depth (H, W) of an image (H, W, 3) uint8, at the image's size."""
+        ...
+
+
+@dataclass(frozen=True)
+class TorchPredictor:
+    """A `DepthNetwork` as a `DepthPredictor`."""
+
+    network: DepthNetwork
+
+    @property
+    def kind(self) -> DepthKind:
+        return self.network.info.kind
+
+    @torch.inference_mode()
+    def predict(self, rgb: np.ndarray) -> Depth:
+        device = next(self.network.parameters()).device
+        output = self.network.eval()(self.network.prepare(rgb).to(device)).float()
+        resized = functional.interpolate(output, rgb.shape[:2], mode="bilinear", align_corners=False)
+        return Depth(resized[0, 0].cpu().numpy(), self.kind)
+
+
+def state_dict_cpu(network: nn.Module) -> Mapping[str, Tensor]:
+    """A detached copy of all weights on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,198 @@
+"""Where weights come from: find the authors' file, else fetch it, check its hash, read it without running code.
+
+Folders are searched in this order: the one that is given (`--weights-dir`), `SFMTTR_WEIGHTS`, the user's cache
+(`SFMTTR_CACHE` moves it). Downloads go to the cache. Their hash must be right. A file that is merely found, under the
+right name with another hash, is taken for the user's own weights: it loads with a logged warning, if its keys fit.
+Where no hash is known (`sha256=None`) the file is unverified, and only its keys and shapes speak for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import pickle
+import struct
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import platformdirs
+
+from sfmttr.errors import WeightsError
+from sfmttr.types import OnProgress, Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_log = logging.getLogger(__name__)
+_CHUNK_BYTES = 1 << 16
+_TIMEOUT_S = 30.0
+_NAMED_KEYS = 4
+_UNREADABLE = (
+    *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What torch's reader was seen to raise, or can, on files cut short or of another format."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file as its authors publish it."""
+
+    name: str
+    """In our folders."""
+    url: str | None
+    """Direct https address; None: it cannot be fetched by itself."""
+    sha256: str | None
+    """None: not known here, so not verified."""
+    page: str
+    """Where a person finds it."""
+    aliases: tuple[str, ...] = ()
+    """Where else it may lie below a folder, e.g. as the authors' archive unpacks."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `SFMTTR_CACHE`, else the user's cache of the operating system."""
+    override = os.environ.get("SFMTTR_CACHE")
+    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("sfmttr"))
+
+
+def weights_folder() -> Path:
+    """The cache's folder for weights."""
+    return cache_folder() / "weights"
+
+
+def find(file: WeightFile, weights_dir: Path | None = None) -> Path | None:
+    """The first file of this name on the search path, unopened."""
+    environment = os.environ.get("SFMTTR_WEIGHTS")
+    given = [weights_dir, Path(environment).expanduser() if environment else None, weights_folder()]
+    candidates = [folder / name for folder in given if folder is not None for name in (file.name, *file.aliases)]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def fetch(file: WeightFile, weights_dir: Path | None = None, on_progress: OnProgress = ignore_progress) -> Path:
+    """The file's path: found, else downloaded. `WeightsError` says which file, from where, into which folder."""
+    found = find(file, weights_dir)
+    if found is not None:
+        _warn_if_changed(file, found)
+        return found
+    if file.url is None:
+        folder = weights_dir or weights_folder()
+        raise WeightsError(
+            f"weights file {file.name} is missing and has no address to be downloaded from: "
+            f"get it from {file.page} and put it into {folder}"
+        )
+    return _download(file, file.url, weights_folder(), on_progress)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _warn_if_changed(file: WeightFile, path: Path) -> None:
+    if file.sha256 is not None and sha256_of(path) != file.sha256:
+        _log.warning("%s is not the published file of that name: taken as weights of your own", path)
+
+
+# --------------------------------------------------------------------------------------- download
+
+
+def _download(file: WeightFile, url: str, folder: Path, on_progress: OnProgress) -> Path:
+    """Fetch into a temporary file beside the target and rename it once it is right; leave nothing otherwise."""
+    part: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{file.name}.", suffix=".part", delete=False) as target:
+            part = Path(target.name)
+            digest = _receive(url, target, file.name, on_progress)
+        if file.sha256 is not None and digest != file.sha256:
+            raise WeightsError(_failed(file, url, folder, f"its sha256 is {digest}, expected {file.sha256}"))
+        if file.sha256 is None:
+            _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
+        part.replace(folder / file.name)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(_failed(file, url, folder, str(error) or type(error).__name__)) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+    return folder / file.name
+
+
+def _receive(url: str, target: BinaryIO | Any, name: str, on_progress: OnProgress) -> str:
+    """Copy `url` into `target` and return its sha256. A short answer is an `OSError`."""
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        while chunk := response.read(_CHUNK_BYTES):
+            target.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            on_progress(Progress("weights", done, total, name))
+    if done < total:
+        raise OSError(f"it ended after {done} of {total} bytes")
+    return digest.hexdigest()
+
+
+def _failed(file: WeightFile, url: str, folder: Path, reason: str) -> str:
+    return (
+        f"weights file {file.name} could not be downloaded from {url} ({reason}): "
+        f"try again, or get it from {file.page} and put it into {folder}"
+    )
+
+
+# ------------------------------------------------------------------------------------------- read
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """A checkpoint's state, read without running any code that it may hold."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise WeightsError(
+            f"weights file {path} is damaged, or holds more than weights: delete it and get it again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"weights file {path} holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
+def read_safetensors(path: Path) -> Mapping[str, Any]:
+    """Weights saved as safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"weights file {path} cannot be read as safetensors: {error}") from error
+
+
+def apply_state(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Copy `state` into `network`; every name and shape must fit, or `WeightsError` names some that do not."""
+    own = network.state_dict()
+    wrong = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            name for name in own if name in state and getattr(state[name], "shape", None) != own[name].shape
+        ],
+    }
+    concerns = [f"{_some(keys)} {problem}" for problem, keys in wrong.items() if keys]
+    if concerns:
+        raise WeightsError(f"{source} does not fit this network ({'; '.join(concerns)}): choose the file made for it")
+    network.load_state_dict(state)
+
+
+def _some(keys: list[str]) -> str:
+    rest = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
+    return ", ".join(keys[:_NAMED_KEYS]) + rest

@@ -1,0 +1,270 @@
+"""What a run leaves behind beside its report: depth, pictures, video, clouds, weights.
+
+depth/{before,after,before_fused,after_fused}.npz   float32 maps of the clip, at the resolution they are computed at
+depth/{refined,fused}/000000.png (.exr)             frame size, 16 bit, scale in the file's text
+coloured/{before,refined}/000000.png                one colour range for the clip
+comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetensors  refinement.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import sfmttr
+from sfmttr import clouds, viz
+from sfmttr.clouds import PosedDepth
+from sfmttr.compare import Column, Maps
+from sfmttr.depth_files import PngScale, choose_png_scale, write_depth_exr, write_depth_png
+from sfmttr.errors import RunFolderError
+from sfmttr.geometry import resize_numpy
+from sfmttr.networks.info import NetworkInfo
+from sfmttr.refine import RefineResult
+from sfmttr.results import Aligned, RunResult
+from sfmttr.runs import atomic_file, read_json, write_json
+from sfmttr.targets import Split
+from sfmttr.types import Depth, DepthKind, FrameSet, OnProgress, Progress, SparseModel
+from sfmttr.video_writer import write_comparison_video
+from sfmttr.viz import ColourRange, PointClass
+
+FOLDERS = ("depth/refined", "depth/fused", "coloured", "pictures")
+FILES = (
+    "comparison.mp4",
+    *(f"cloud_{column}.{suffix}" for column in ("before", "after") for suffix in ("ply", "glb")),
+)
+MESH_FRAMES = 5
+"""Surfaces in a GLB: enough to walk around in, small enough to load on a phone."""
+
+
+# ------------------------------------------------------------------------------ maps and weights
+
+
+def write_maps(path: Path, maps: np.ndarray, kind: DepthKind, frames: FrameSet) -> None:
+    """`maps` (N, h, w) of a clip with the names of its frames, uncompressed (they are read again), atomically."""
+    with atomic_file(path) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            depth=maps,
+            kind=np.array(str(kind)),
+            names=np.array(frames.names),
+            frame_hw=np.array(frames.hw),
+        )
+
+
+def read_maps(path: Path) -> np.ndarray:
+    """(N, h, w) float32 of a file that `write_maps` wrote. Raises `RunFolderError` when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return content["depth"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFolderError(f"{path.name} is damaged ({error}); delete it and run again.") from error
+
+
+def write_refinement(weights: Path, curves: Path, result: RefineResult, info: NetworkInfo) -> None:
+    """The state dict as safetensors with its terms, and everything else as JSON."""
+    metadata = {
+        "sfmttr": sfmttr.__version__,
+        "network": info.name,
+        "kind": str(info.kind),
+        "licence": info.licence,
+        "source": info.source,
+        "best_step": str(result.best_step),
+    }
+    with atomic_file(weights) as part:
+        save_file({name: value.contiguous() for name, value in result.weights.items()}, part, metadata)
+    rest = {name: value for name, value in vars(result).items() if name != "weights"}
+    write_json(curves, rest)
+
+
+def read_refinement(weights: Path, curves: Path) -> RefineResult:
+    """What `write_refinement` wrote. Raises `RunFolderError` when it is damaged."""
+    rest = read_json(curves)
+    try:
+        rest["losses"] = tuple(rest["losses"])
+        rest["validation"] = tuple((int(step), float(value)) for step, value in rest["validation"])
+        return RefineResult(weights=load_file(weights), **rest)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{weights.name} or {curves.name} is damaged ({error}); delete it.") from error
+
+
+# ------------------------------------------------------------------------------------- all files
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """What all writers need."""
+
+    result: RunResult
+    maps: Maps
+    range: ColourRange
+    unit: str
+
+    @property
+    def best(self) -> np.ndarray:
+        """(N, h, w): what the run gives: refined depth, or unrefined where it did not refine."""
+        return self.maps.get(Column.AFTER, self.maps[Column.BEFORE])
+
+    @property
+    def best_fused(self) -> np.ndarray | None:
+        return self.maps.get(Column.AFTER_FUSED)
+
+    def depth(self, maps: np.ndarray, frame: int) -> Depth:
+        """One frame at frame size."""
+        return Depth(resize_numpy(maps[frame], self.result.frames.hw), self.result.kind)
+
+    def stem(self, frame: int) -> str:
+        return Path(self.result.frames.files[frame]).stem
+
+
+def planned_files(folder: Path) -> list[Path]:
+    """Everything that `write_all` may write, as far as it is there."""
+    return [path for path in (folder / name for name in (*FOLDERS, *FILES)) if path.exists()]
+
+
+def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Path]:
+    """Write depth, pictures, video and clouds; give what is there now."""
+    shown = [maps[column] for column in (Column.BEFORE, Column.AFTER) if column in maps]
+    unit = "m" if result.kind is DepthKind.METRIC else "network units"
+    clip = _Clip(result, maps, viz.colour_range(frame for values in shown for frame in values), unit)
+    config = result.config.output
+    jobs: list[tuple[str, Callable[[_Clip], None]]] = [("depth", _write_depth)]
+    if config.pictures:
+        jobs += [("colours", _write_coloured), ("video", _write_video), ("pictures", _write_pictures)]
+    if config.clouds and isinstance(result.sparse, SparseModel) and result.refined is not None:
+        jobs.append(("clouds", _write_clouds))
+    for i, (name, job) in enumerate(jobs):
+        on_progress(Progress("outputs", i, len(jobs), name))
+        job(clip)
+    on_progress(Progress("outputs", len(jobs), len(jobs)))
+    return planned_files(result.folder)
+
+
+def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:
+    """`write` for every frame, on two threads: PNG compression releases the GIL."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for _ in pool.map(write, range(len(clip.result.frames))):
+            pass
+
+
+def png_scale(clip_maps: list[np.ndarray], kind: DepthKind) -> PngScale:
+    """One scale for every PNG of the clip."""
+    return choose_png_scale(kind, max(float(maps.max()) for maps in clip_maps))
+
+
+def _write_depth(clip: _Clip) -> None:
+    wanted = {"refined": clip.best} | ({"fused": clip.best_fused} if clip.best_fused is not None else {})
+    scale = png_scale(list(wanted.values()), clip.result.kind)
+
+    def write(frame: int) -> None:
+        for name, maps in wanted.items():
+            depth = clip.depth(maps, frame)
+            stem = clip.result.folder / "depth" / name / clip.stem(frame)
+            write_depth_png(stem.with_suffix(".png"), depth, scale)
+            if clip.result.config.output.exr:
+                write_depth_exr(stem.with_suffix(".exr"), depth, clip.result.frames.names[frame])
+
+    _each_frame(clip, write)
+
+
+def _write_coloured(clip: _Clip) -> None:
+    wanted = {"before": clip.maps[Column.BEFORE], "refined": clip.best}
+
+    def write(frame: int) -> None:
+        for name, maps in wanted.items():
+            picture = viz.colourise(clip.depth(maps, frame).values, clip.range)
+            _write_picture(clip.result.folder / "coloured" / name / f"{clip.stem(frame)}.png", picture)
+
+    _each_frame(clip, write)
+
+
+def _write_picture(path: Path, rgb: np.ndarray) -> None:
+    with atomic_file(path) as part:
+        Image.fromarray(rgb).save(part, format="PNG", compress_level=1)
+
+
+def _panels(clip: _Clip, frame: int) -> np.ndarray:
+    """Picture, before and after, with captions and one colour bar."""
+    rgb = clip.result.frames.read(frame).rgb
+    panels = [rgb, viz.colourise(clip.depth(clip.maps[Column.BEFORE], frame).values, clip.range)]
+    captions = ["frame", "before"]
+    if clip.result.refined is not None:
+        panels.append(viz.colourise(clip.depth(clip.best, frame).values, clip.range))
+        captions.append("after (rolled back)" if clip.result.refined.rolled_back else "after")
+    return viz.side_by_side(panels, captions, (clip.range, clip.unit), width=1280)
+
+
+def _write_video(clip: _Clip) -> None:
+    frames = (_panels(clip, frame) for frame in range(len(clip.result.frames)))
+    write_comparison_video(clip.result.folder / "comparison.mp4", frames, clip.result.config.output.video_fps)
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def _write_pictures(clip: _Clip) -> None:
+    folder = clip.result.folder / "pictures"
+    frame = len(clip.result.frames) // 2
+    _write_picture(folder / "compare.png", _panels(clip, frame))
+    refined, aligned = clip.result.refined, clip.result.aligned
+    if refined is not None and refined.losses:
+        curves = viz.plot_curves(np.array(refined.losses), refined.validation, "relative error")
+        _write_picture(folder / "curves.png", curves)
+    if aligned is not None:
+        observed = np.unique(aligned.observations.frame)
+        nearest = int(observed[np.argmin(np.abs(observed - frame))])
+        _write_picture(folder / "points.png", points_picture(clip.result.frames, aligned, nearest))
+
+
+def points_picture(frames: FrameSet, aligned: Aligned, frame: int) -> np.ndarray:
+    """The frame with its points by class: strict, relaxed, rejected, held out."""
+    rows = aligned.observations.frame == frame
+    here = aligned.observations.where(rows)
+    strict = np.zeros(len(aligned.observations), bool)
+    strict[np.flatnonzero(aligned.observations.trainable)[aligned.alignment.strict]] = True
+    classes = np.where(
+        here.split != Split.TRAIN,
+        PointClass.HELD_OUT,
+        np.where(
+            ~aligned.selection.keep[rows],
+            PointClass.REJECTED,
+            np.where(strict[rows], PointClass.STRICT, PointClass.RELAXED),
+        ),
+    )
+    xy_px = (here.grid + 1) * 0.5 * np.array([frames.hw[1], frames.hw[0]])
+    return viz.overlay_points(frames.read(frame).rgb, xy_px, [PointClass(str(name)) for name in classes])
+
+
+# ----------------------------------------------------------------------------------------- clouds
+
+
+def _write_clouds(clip: _Clip) -> None:
+    sparse, aligned = clip.result.sparse, clip.result.aligned
+    if not isinstance(sparse, SparseModel) or aligned is None:
+        return
+    views = list(sparse.views)
+    for name, maps in (("before", clip.maps[Column.ALIGNED]), ("after", clip.best)):
+        sfm_units = 1.0 / aligned.alignment.scale
+
+        def posed(chosen: list[int], maps: np.ndarray = maps) -> Iterator[PosedDepth]:
+            for i in chosen:
+                frame = views[i].frame
+                yield PosedDepth(clip.result.frames.read(frame).rgb, clip.depth(maps, frame), views[i])
+
+        spread = _spread(len(views), 40)
+        cloud = clouds.cloud_from_depth(posed(spread), len(spread), sfm_units)
+        clouds.write_ply(clip.result.folder / f"cloud_{name}.ply", cloud)
+        few = _spread(len(views), MESH_FRAMES)
+        meshes = clouds.mesh_from_depth(posed(few), len(few), sfm_units)
+        clouds.write_glb(clip.result.folder / f"cloud_{name}.glb", meshes, views)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly spread, both ends included."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})

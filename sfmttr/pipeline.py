@@ -1,0 +1,340 @@
+"""From a clip to a refined network: the stages in order, each skipped when its result is already in the run folder.
+
+frames -> sfm -> before -> (align, trust) -> refine -> after -> compare -> outputs -> report.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from sfmttr import networks, outputs, report, sfm, video
+from sfmttr.align import agreement, align, relaxed_inliers
+from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
+from sfmttr.config import RunConfig
+from sfmttr.device import Compute, choose_compute
+from sfmttr.errors import AlignmentError, DepthKindError
+from sfmttr.fuse import fuse_clip, fusion_hw
+from sfmttr.ground_truth import match_ground_truth
+from sfmttr.intrinsics import parse_intrinsics
+from sfmttr.metrics import protocol
+from sfmttr.networks.base import DepthNetwork, state_dict_cpu
+from sfmttr.networks.weights import cache_folder
+from sfmttr.predict import predict_maps, prepare_images
+from sfmttr.refine import Refinement, RefineResult, RefineStep
+from sfmttr.results import Aligned, RunResult
+from sfmttr.runs import RunFolder, settings_key
+from sfmttr.targets import (
+    held_out_frames,
+    make_targets,
+    observe,
+    point_weights,
+    sample_at,
+    select,
+)
+from sfmttr.trust import judge
+from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
+
+OnStep = Callable[[RefineStep, Refinement], None]
+"""Called after every step of the refinement. It may raise `Cancelled`."""
+T = TypeVar("T")
+
+DOUBTFUL_HEALTH = 0.75
+"""Below this health, frames and tracks that disagree grossly with the network are left out."""
+
+
+def _ignore_step(step: RefineStep, refinement: Refinement) -> None:
+    """The `OnStep` of callers that do not want any."""
+
+
+def run(
+    clip: Path,
+    out: Path,
+    config: RunConfig,
+    on_progress: OnProgress = ignore_progress,
+    on_step: OnStep = _ignore_step,
+) -> RunResult:
+    """Refine `config.network` on `clip` and write everything into the run folder `out`.
+
+    A second call with the same `out` goes on at the first stage that is missing or whose settings changed.
+    Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
+    """
+    is_new = not out.exists()
+    try:
+        with RunFolder(out) as folder:
+            folder.describe(config, config.seed)
+            return _Run(clip, folder, config, on_progress, on_step).execute()
+    except BaseException:
+        if is_new:
+            _remove_if_nothing_finished(out)
+        raise
+
+
+def _remove_if_nothing_finished(out: Path) -> None:
+    """A run that failed before its first stage was done is no run."""
+    if not any(path.is_dir() for path in out.glob("*")):
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def clip_identity(clip: Path) -> tuple[str, int, int]:
+    """What a clip is known by between runs: name, size and time of change (of the newest file in a folder)."""
+    files = sorted(clip.iterdir()) if clip.is_dir() else [clip] if clip.exists() else []
+    stats = [file.stat() for file in files]
+    return clip.name, sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+
+
+def weights_hash(network: DepthNetwork) -> str:
+    """sha256 over names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state_dict_cpu(network).items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Run:
+    """One execution. Expensive results are cached properties, so that a resumed run computes only what it needs."""
+
+    def __init__(
+        self, clip: Path, folder: RunFolder, config: RunConfig, on_progress: OnProgress, on_step: OnStep
+    ) -> None:
+        self._clip, self._folder, self._config = clip, folder, config
+        self._on_progress, self._on_step = on_progress, on_step
+        self._path = folder.path
+        self._timings: dict[str, float] = {}
+
+    # ------------------------------------------------------------------------------- mechanics
+
+    def _stage(self, name: str, key: str, files: list[Path], make: Callable[[], T], read: Callable[[], T]) -> T:
+        """`read()` when the stage's files are there and were made with this key, else `make()`."""
+        if self._folder.is_fresh(name, key):
+            record = self._folder.manifest.stage(name)
+            self._timings[name] = record.seconds if record else 0.0
+            self._on_progress(Progress(name, 1, 1, "already done"))
+            return read()
+        self._folder.invalidate_from(name)
+        started = time.perf_counter()
+        value = make()
+        self._timings[name] = time.perf_counter() - started
+        self._folder.record(name, key, files, self._timings[name])
+        return value
+
+    # ---------------------------------------------------------------------------------- stages
+
+    @cached_property
+    def _network(self) -> DepthNetwork:
+        return networks.load(self._config.network, self._config.weights_dir, self._on_progress)
+
+    @cached_property
+    def _compute(self) -> Compute:
+        return choose_compute(self._config.device)
+
+    @cached_property
+    def _frames(self) -> FrameSet:
+        folder = self._path / "frames"
+        key = settings_key("", [clip_identity(self._clip), self._config.video])
+        return self._stage(
+            "frames",
+            key,
+            [folder],
+            lambda: video.load_frames(self._clip, self._config.video, folder, self._on_progress),
+            lambda: video.frame_set_from_folder(folder),
+        )
+
+    @cached_property
+    def _sparse(self) -> SparseModel | NoModel:
+        folder, config = self._path / "sfm", self._config.sfm
+        if self._config.intrinsics is not None:
+            camera = parse_intrinsics(self._config.intrinsics, self._frames.source_hw, self._frames.hw)
+            config = replace(config, intrinsics=camera)
+        key = settings_key(self._frames.content_hash, config)
+        if self._folder.is_fresh("sfm", key):
+            return self._stage("sfm", key, [], _unreachable, lambda: sfm.load_model(self._frames, folder))
+        self._folder.invalidate_from("sfm")
+        started = time.perf_counter()
+        model = sfm.reconstruct(self._frames, config, folder, self._on_progress, cache_folder() / "sfm")
+        self._timings["sfm"] = time.perf_counter() - started
+        if isinstance(model, SparseModel):  # a failure is not kept: it may have been for want of time
+            self._folder.record("sfm", key, [folder], self._timings["sfm"])
+        return model
+
+    @cached_property
+    def _images(self) -> Tensor:
+        return prepare_images(self._network, self._frames)
+
+    def _maps_stage(self, name: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        path = self._path / "depth" / f"{name}.npz"
+
+        def make_and_write() -> np.ndarray:
+            maps = make()
+            outputs.write_maps(path, maps, self._kind, self._frames)
+            return maps
+
+        return self._stage(name, key, [path], make_and_write, lambda: outputs.read_maps(path))
+
+    @property
+    def _kind(self) -> DepthKind:
+        return networks.info(self._config.network).kind
+
+    @cached_property
+    def _before_key(self) -> str:
+        return settings_key(self._frames.content_hash, [self._config.network, weights_hash(self._network)])
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        def predict() -> np.ndarray:
+            return predict_maps(self._network, self._images, self._compute, "before", self._on_progress)
+
+        return self._maps_stage("before", self._before_key, predict)
+
+    def _align(self, model: SparseModel) -> Aligned:
+        config = self._config
+        rng = np.random.default_rng(config.seed)
+        observations = observe(model, len(self._frames), self._frames.hw, config.split, rng)
+        d = sample_at(self._before, observations)
+        rows = observations.trainable
+        alignment = align(observations.z[rows], d[rows], config.recipe.align, rng)
+        agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
+        relaxed = relaxed_inliers(observations.z, d, alignment.scale, config.recipe.align)
+        selection = select(
+            observations,
+            relaxed,
+            dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
+            doubtful=model.health.score < DOUBTFUL_HEALTH,
+        )
+        return Aligned(observations, alignment, agreed, judge(model.health, agreed), selection)
+
+    @property
+    def _refine_key(self) -> str:
+        config = self._config
+        sparse = self._folder.manifest.stage("sfm")
+        settings = [config.recipe, config.split, config.seed, str(self._compute.device)]
+        return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
+
+    def _refined(self, aligned: Aligned) -> RefineResult:
+        weights, curves = self._path / "refined.safetensors", self._path / "refinement.json"
+
+        def make() -> RefineResult:
+            result = self._run_refinement(aligned)
+            outputs.write_refinement(weights, curves, result, networks.info(self._config.network))
+            return result
+
+        return self._stage(
+            "refine", self._refine_key, [weights, curves], make, lambda: outputs.read_refinement(weights, curves)
+        )
+
+    def _run_refinement(self, aligned: Aligned) -> RefineResult:
+        recipe = self._config.recipe
+        targets = make_targets(aligned.observations, aligned.alignment, aligned.selection.keep, recipe.weight)
+        refinement = Refinement(
+            self._network, self._images, targets, recipe.refine, self._compute, seed=self._config.seed
+        )
+        for step in refinement.steps():
+            self._on_progress(Progress("refine", step.index, step.total))
+            self._on_step(step, refinement)
+        return refinement.result()
+
+    def _after(self, refined: RefineResult) -> np.ndarray:
+        def predict() -> np.ndarray:
+            if refined.rolled_back:
+                return self._before
+            self._network.load_state_dict(refined.weights)
+            return predict_maps(self._network, self._images, self._compute, "after", self._on_progress)
+
+        return self._maps_stage("after", settings_key(self._refine_key, "after"), predict)
+
+    def _fused(self, name: str, maps: np.ndarray, aligned: Aligned) -> np.ndarray:
+        key = settings_key(self._refine_key, [name, self._config.fuse])
+        rows = (aligned.selection.keep & ~aligned.observations.test) & ~aligned.observations.frame_held_out
+        observations = aligned.observations.where(rows)
+        weight = point_weights(observations, self._config.recipe.weight)
+        reference = (aligned.alignment.scale * observations.z).astype(np.float32)
+        hw = fusion_hw(self._frames.hw, self._config.fuse)
+        return self._maps_stage(
+            name, key, lambda: fuse_clip(maps, observations, reference, weight, hw, self._config.fuse)
+        )
+
+    # ------------------------------------------------------------------------------- the whole
+
+    def execute(self) -> RunResult:
+        if self._kind is DepthKind.AFFINE_DISPARITY:
+            raise DepthKindError("Networks that give affine disparity cannot be refined yet; choose another network.")
+        if self._config.truth is not None:  # fail early: the truth is needed last
+            match_ground_truth(self._frames, self._config.truth.folder, self._config.truth.scale)
+        _ = self._network  # fail early: unknown names and missing weights before minutes of SfM
+        sparse = self._sparse
+        aligned, advice = self._aligned_or_advice(sparse)
+        refine = aligned is not None and (aligned.trust.trusted or self._config.force)
+        if not refine and aligned is not None:
+            advice = aligned.trust.statement
+        maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before}
+        refined = None
+        if aligned is not None and refine:
+            refined = self._refined(aligned)
+            aligned_maps = self._before * np.float32(aligned.alignment.network_scale)
+            after = self._after(refined)
+            maps |= {
+                Column.ALIGNED: aligned_maps,
+                Column.BEFORE_FUSED: self._fused("before_fused", aligned_maps, aligned),
+                Column.AFTER: after,
+                Column.AFTER_FUSED: self._fused("after_fused", after, aligned),
+            }
+        comparisons = self._compare(maps, aligned if refine else None)
+        result = RunResult(
+            self._path, self._config, self._kind, self._frames, sparse, aligned, refined, comparisons, advice
+        )
+        self._write_outputs(result, maps)
+        result = replace(result, timings_s=dict(self._timings))
+        report.write_report(result)
+        return result
+
+    def _aligned_or_advice(self, sparse: SparseModel | NoModel) -> tuple[Aligned | None, str]:
+        if isinstance(sparse, NoModel):
+            return None, sparse.advice
+        try:
+            return self._align(sparse), ""
+        except AlignmentError as error:
+            return None, str(error)
+
+    def _compare(self, maps: Maps, aligned: Aligned | None) -> dict[str, Comparison | None]:
+        started = time.perf_counter()
+        held_out = held_out_frames(len(self._frames), self._config.split.hold_out_frames)
+        result: dict[str, Comparison | None] = {"held_out": None, "held_out_frames": None}
+        if aligned is not None:
+            observations, scale = aligned.observations, aligned.alignment.scale
+            unit = "m" if self._kind is DepthKind.METRIC else "network units"
+            reliable = observations.reliable
+            for name, rows in (
+                ("held_out", observations.test),
+                ("held_out_frames", observations.test_on_held_out_frames),
+            ):
+                what = name.replace("_", " ")
+                result[name] = compare_at_points(maps, observations.where(rows & reliable), scale, unit, what)
+        truth_config = self._config.truth
+        if truth_config is not None:
+            truth = match_ground_truth(self._frames, truth_config.folder, truth_config.scale)
+            rules = protocol(truth_config.protocol, median_scaling=truth_config.median_scaling)
+            result["ground_truth"] = compare_with_truth(maps, self._kind, truth, rules)
+            if held_out.any():
+                result["ground_truth_held_out_frames"] = compare_with_truth(maps, self._kind, truth, rules, held_out)
+        self._timings["compare"] = time.perf_counter() - started
+        return result
+
+    def _write_outputs(self, result: RunResult, maps: Maps) -> None:
+        source: list[Any] = [self._before_key, self._refine_key, result.refined is not None, self._config.fuse]
+        key = settings_key("outputs", [source, self._config.output])
+        files = outputs.planned_files(self._path)
+        self._stage("outputs", key, files, lambda: outputs.write_all(result, maps, self._on_progress), lambda: None)
+
+
+def _unreachable() -> Any:
+    raise AssertionError("a fresh stage is read, not made")

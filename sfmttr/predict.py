@@ -1,0 +1,42 @@
+"""A network's depth of every frame of a clip."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfmttr.device import Compute
+from sfmttr.errors import NetworkError
+from sfmttr.networks.base import DepthNetwork
+from sfmttr.types import FrameSet, OnProgress, Progress, ignore_progress
+
+
+def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
+    """(N, 3, h, w) float32: all frames at the network's working size. Decoded once; training reads from here."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # decoding and resizing release the GIL
+        return torch.cat(list(pool.map(lambda i: network.prepare(frames.read(i).rgb), range(len(frames)))))
+
+
+@torch.inference_mode()
+def predict_maps(
+    network: DepthNetwork, images: Tensor, compute: Compute, stage: str, on_progress: OnProgress = ignore_progress
+) -> np.ndarray:
+    """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
+
+    Raises `NetworkError` when an output is not finite and positive.
+    """
+    network = network.eval().to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    maps = []
+    for i in range(len(images)):
+        on_progress(Progress(stage, i, len(images)))
+        image = images[i : i + 1].to(compute.device, memory_format=torch.channels_last)
+        with compute.autocast():
+            maps.append(network(image)[0, 0].float().cpu().numpy())
+    on_progress(Progress(stage, len(images), len(images)))
+    result = np.stack(maps)
+    if not (np.isfinite(result).all() and (result > 0).all()):
+        raise NetworkError(f"{network.info.name} gave depth that is not finite and positive; its weights are unusable.")
+    return result

@@ -1,0 +1,217 @@
+"""The test-time loop (paper, section 3.3): a generator of steps. The input network is never changed.
+
+    refinement = Refinement(network, images, targets, config, compute, seed)
+    for step in refinement.steps():
+        ...  # draw it; stop iterating to stop
+    result = refinement.result()
+
+The result is the best step on the validation points; when no step beats the unrefined network times its best scale, it
+is the original weights, and says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfmttr.config import LossForm, RefineConfig, Schedule, Trained
+from sfmttr.device import Compute
+from sfmttr.errors import AlignmentError, NetworkError
+from sfmttr.geometry import sample
+from sfmttr.networks.base import DepthNetwork, state_dict_cpu
+from sfmttr.targets import FrameTargets, Targets
+
+
+@dataclass(frozen=True)
+class RefineStep:
+    """What a page draws."""
+
+    index: int
+    """1 for the first step."""
+    total: int
+    loss: float
+    validation: float | None
+    """Weighted mean relative error at validation points, when it was measured after this step."""
+    seconds: float
+    """Since the first step began."""
+
+
+@dataclass(frozen=True)
+class RefineResult:
+    """Refined weights and how they came about."""
+
+    weights: Mapping[str, Tensor]
+    """State dict on the CPU."""
+    steps: int
+    """Steps made."""
+    best_step: int
+    """The step that the weights are from; 0 means unrefined."""
+    rolled_back: bool
+    """No step beat the unrefined network times its best scale; `weights` are the original ones."""
+    seconds: float
+    losses: tuple[float, ...]
+    validation: tuple[tuple[int, float], ...]
+    """(step, error) for each time that it was measured; step 0 is the unrefined network with its best scale."""
+
+
+@dataclass(frozen=True)
+class _DeviceTargets:
+    """`FrameTargets` as tensors on the device."""
+
+    frame: int
+    grid: Tensor
+    reference: Tensor
+    weight: Tensor
+
+    @staticmethod
+    def of(targets: FrameTargets, device: torch.device) -> _DeviceTargets:
+        arrays = (targets.grid, targets.reference, targets.weight)
+        return _DeviceTargets(targets.frame, *(torch.from_numpy(a).to(device) for a in arrays))
+
+
+def point_loss(depth: Tensor, reference: Tensor, weight: Tensor, form: LossForm) -> Tensor:
+    """Mean over one frame's points (M,) of the weighted residual."""
+    if form is LossForm.LOG:
+        residual = (reference.log() - depth.log()).abs()
+    else:
+        residual = (reference - depth).abs()
+        if form is LossForm.RELATIVE:
+            residual = residual / reference
+    return (weight * residual).mean()
+
+
+def learning_rate_factor(step: int, config: RefineConfig) -> float:
+    """What the learning rate is multiplied by at `step` (0-based)."""
+    if config.schedule is Schedule.CONSTANT:
+        return 1.0
+    done = (step + 0.5) / config.steps
+    if done < config.warm_up:
+        return done / config.warm_up
+    return 0.5 * (1 + float(np.cos(np.pi * (done - config.warm_up) / (1 - config.warm_up))))
+
+
+def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.Parameter]:
+    """The parameters that move, by name. Raises `NetworkError` when there are none."""
+    encoder = dict(network.encoder_parameters())
+    if trained is Trained.ENCODER:
+        chosen = encoder
+    else:
+        chosen = {n: p for n, p in network.named_parameters() if trained is Trained.ALL or n not in encoder}
+    if not chosen:
+        raise NetworkError(f"This network has no {trained} parameters of its own to train; choose another part.")
+    return chosen
+
+
+class Refinement:
+    """One refinement of a copy of `network` on `images`.
+
+    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. Raises `AlignmentError` when
+    there is nothing to train on, or nothing to validate with.
+    """
+
+    def __init__(
+        self, network: DepthNetwork, images: Tensor, targets: Targets, config: RefineConfig, compute: Compute, seed: int
+    ) -> None:
+        if not targets.train or not targets.validation:
+            raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
+        self._config, self._compute = config, compute
+        self._rng = np.random.default_rng(seed)
+        # Channels last is what CPU and GPU convolutions are fastest in (a fifth to a third here); values do not change.
+        self._format = torch.channels_last
+        # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
+        self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
+        self._images = images.to(compute.device, memory_format=self._format)
+        self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
+        every = max(1, -(-len(targets.validation) // config.validation_frames))
+        self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
+        self._original = state_dict_cpu(network)
+        self._best = (0, self._validation_error(targets.network_scale), self._original)
+        self._curve = [(0, self._best[1])]
+        self._losses: list[float] = []
+        self._seconds = 0.0
+
+    def steps(self) -> Iterator[RefineStep]:
+        """Run the loop; each step is yielded once it is done. Ends early when the caller stops iterating."""
+        config, network = self._config, self._network
+        network.requires_grad_(False)
+        parameters = trained_parameters(network, config.trained)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(parameters.values(), lr=config.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
+        frames = self._shuffled_frames()
+        checks = validation_steps(config)
+        started = time.perf_counter()
+        for index in range(1, config.steps + 1):
+            loss = torch.stack([self._loss(next(frames)) for _ in range(config.frames_per_step)]).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            self._losses.append(float(loss.detach()))
+            validation = self._check(index) if index in checks else None
+            self._seconds = time.perf_counter() - started
+            yield RefineStep(index, config.steps, self._losses[-1], validation, self._seconds)
+
+    def result(self) -> RefineResult:
+        """The best weights so far; may be called after an early stop."""
+        best_step, _, weights = self._best
+        return RefineResult(
+            weights=weights,
+            steps=len(self._losses),
+            best_step=best_step,
+            rolled_back=best_step == 0,
+            seconds=self._seconds,
+            losses=tuple(self._losses),
+            validation=tuple(self._curve),
+        )
+
+    @torch.inference_mode()
+    def depth(self, frame: int) -> np.ndarray:
+        """(h', w') float32: what the network says of a frame now, for a live picture."""
+        return self._predict(frame)[0].float().cpu().numpy()
+
+    def _shuffled_frames(self) -> Iterator[_DeviceTargets]:
+        while True:
+            for i in self._rng.permutation(len(self._train)):
+                yield self._train[i]
+
+    def _predict(self, frame: int) -> Tensor:
+        """(1, h', w') depth of one frame."""
+        with self._compute.autocast():
+            return self._network(self._images[frame : frame + 1])[0]
+
+    def _loss(self, targets: _DeviceTargets) -> Tensor:
+        depth = sample(self._predict(targets.frame).float(), targets.grid, mode=self._config.sampling)[0]
+        return point_loss(depth, targets.reference, targets.weight, self._config.loss)
+
+    def _check(self, index: int) -> float:
+        error = self._validation_error(1.0)
+        self._curve.append((index, error))
+        if error < self._best[1]:
+            self._best = (index, error, state_dict_cpu(self._network))
+        return error
+
+    @torch.inference_mode()
+    def _validation_error(self, network_scale: float) -> float:
+        """Weighted mean relative error over all validation points looked at; infinite when not finite."""
+        total, weight = 0.0, 0.0
+        for targets in self._validation:
+            depth = network_scale * sample(self._predict(targets.frame).float(), targets.grid)[0]
+            relative = (depth - targets.reference).abs() / targets.reference
+            total += float((targets.weight * relative).sum())
+            weight += float(targets.weight.sum())
+        error = total / weight if weight > 0 else float("inf")
+        return error if np.isfinite(error) else float("inf")
+
+
+def validation_steps(config: RefineConfig) -> set[int]:
+    """The steps after which validation points are looked at; the last one always."""
+    count = max(1, min(config.validations, config.steps))
+    return {round(config.steps * (i + 1) / count) for i in range(count)}

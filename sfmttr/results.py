@@ -1,0 +1,53 @@
+"""What a run found, as values; `pipeline` makes them, `report` and `outputs` write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sfmttr.align import Agreement, Alignment
+from sfmttr.compare import Comparison
+from sfmttr.config import RunConfig
+from sfmttr.refine import RefineResult
+from sfmttr.targets import Observations, Selection
+from sfmttr.trust import Trust
+from sfmttr.types import DepthKind, FrameSet, NoModel, SparseModel
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What sparse points and unrefined network say of each other."""
+
+    observations: Observations
+    alignment: Alignment
+    """Fitted on training rows; its masks are over those."""
+    agreement: Agreement
+    trust: Trust
+    selection: Selection
+    """Over all observations."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found; everything else lies in `folder`."""
+
+    folder: Path
+    config: RunConfig
+    kind: DepthKind
+    frames: FrameSet
+    sparse: SparseModel | NoModel
+    aligned: Aligned | None
+    """None when there is no model, or nothing of it could be aligned."""
+    refined: RefineResult | None
+    """None when the clip was not refined."""
+    comparisons: dict[str, Comparison | None]
+    """By name as in `report.json`: held_out, held_out_frames, ground_truth, ground_truth_held_out_frames."""
+    advice: str
+    """What to do when the clip was not refined; empty when it was."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def report_path(self) -> Path:
+        return self.folder / REPORT

@@ -1,0 +1,226 @@
+"""What each frame is trained on, and what is held out.
+
+`observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
+3D point*; `make_targets` keeps what the relaxed model keeps and puts depth into the network's unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+
+from sfmttr.align import Alignment
+from sfmttr.config import SplitConfig, WeightConfig
+from sfmttr.errors import AlignmentError
+from sfmttr.geometry import grid_from_pixels, sample_numpy
+from sfmttr.types import HW, SparseModel
+
+FEATURE_ERROR_PX = 0.3
+RELIABLE_SIGMA, RELIABLE_ERROR_PX = 0.05, 1.5
+
+
+class Split(IntEnum):
+    """Which side a 3D point, and so all of its observations, is on."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Points seen in frames: one row (of M) for each, sorted by frame."""
+
+    frame: np.ndarray
+    """(M,) int64, position in the `FrameSet`."""
+    grid: np.ndarray
+    """(M, 2) float32 in [-1, 1], for `geometry.sample`."""
+    z: np.ndarray
+    """(M,) float32 > 0, camera z in SfM units."""
+    error_px: np.ndarray
+    """(M,) float32, the point's mean reprojection error."""
+    track_length: np.ndarray
+    """(M,) int32, frames that see the point."""
+    relative_sigma: np.ndarray
+    """(M,) float32, rough uncertainty of z as a share of z: pixel error over the parallax that triangulated it."""
+    point: np.ndarray
+    """(M,) int64, row in `SparsePoints`."""
+    split: np.ndarray
+    """(M,) uint8, a `Split`."""
+    frame_held_out: np.ndarray
+    """(M,) bool: the frame is left out altogether, so nothing of this row may be trained on."""
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """(M,) bool: fit to judge others by, on SfM's own word alone: no network had a say in it."""
+        return (self.relative_sigma < RELIABLE_SIGMA) & (self.error_px < RELIABLE_ERROR_PX)
+
+    def where(self, keep: np.ndarray) -> Observations:
+        """The rows where `keep` (M,) is true."""
+        return replace(self, **{name: value[keep] for name, value in vars(self).items()})
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """(M,) bool: training rows of frames that are not left out."""
+        return (self.split == Split.TRAIN) & ~self.frame_held_out
+
+    @property
+    def validation(self) -> np.ndarray:
+        """(M,) bool: rows that choose the best step."""
+        return (self.split == Split.VALIDATION) & ~self.frame_held_out
+
+    @property
+    def test(self) -> np.ndarray:
+        """(M,) bool: rows that the comparison is made on."""
+        return (self.split == Split.TEST) & ~self.frame_held_out
+
+    @property
+    def test_on_held_out_frames(self) -> np.ndarray:
+        """(M,) bool: the same points in frames that were left out; no observation of these points was trained on."""
+        return (self.split == Split.TEST) & self.frame_held_out
+
+
+def split_points(count: int, config: SplitConfig, rng: np.random.Generator) -> np.ndarray:
+    """(P,) uint8 `Split` of each 3D point, in exact shares, by a seeded permutation."""
+    order = rng.permutation(count)
+    split = np.full(count, Split.TRAIN, np.uint8)
+    validation, test = round(config.validation * count), round(config.test * count)
+    split[order[:validation]] = Split.VALIDATION
+    split[order[validation : validation + test]] = Split.TEST
+    return split
+
+
+def held_out_frames(frame_count: int, block: int) -> np.ndarray:
+    """(N,) bool: every second block of `block` frames; none when `block` is 0."""
+    if block <= 0:
+        return np.zeros(frame_count, bool)
+    return (np.arange(frame_count) // block) % 2 == 1
+
+
+def relative_sigma(model: SparseModel) -> np.ndarray:
+    """(P,) float32: what an error of a few tenths of a pixel does to a point's depth, given its largest parallax.
+
+    The floor stands for the error of a feature's position, which two-view points can hide completely.
+    """
+    focal_px = model.views[0].camera.fx
+    parallax_px = focal_px * np.radians(np.maximum(model.points.triangulation_angle_deg, 0.01))
+    return ((FEATURE_ERROR_PX + model.points.error_px) / parallax_px).astype(np.float32)
+
+
+def observe(
+    model: SparseModel, frame_count: int, hw: HW, config: SplitConfig, rng: np.random.Generator
+) -> Observations:
+    """Flatten and split a reconstruction of frames of size `hw`. Raises `AlignmentError` when it has no points."""
+    views = [view for view in model.views if len(view.depth)]
+    if not views:
+        raise AlignmentError("The reconstruction has no points in any frame: film more texture, or use another clip.")
+    point = np.concatenate([view.point for view in views])
+    frame = np.concatenate([np.full(len(view.depth), view.frame, np.int64) for view in views])
+    split = split_points(len(model.points), config, rng)
+    held_out = held_out_frames(frame_count, config.hold_out_frames)
+    return Observations(
+        frame=frame,
+        grid=np.concatenate([grid_from_pixels(view.xy_px, hw) for view in views]),
+        z=np.concatenate([view.depth for view in views]).astype(np.float32),
+        error_px=model.points.error_px[point],
+        track_length=model.points.track_length[point],
+        relative_sigma=relative_sigma(model)[point],
+        point=point,
+        split=split[point],
+        frame_held_out=held_out[frame],
+    )
+
+
+def sample_at(maps: np.ndarray, observations: Observations, *, mode: str = "bilinear") -> np.ndarray:
+    """(M,) float32: the maps (N, h, w), one a frame, read at the observations."""
+    values = np.empty(len(observations), np.float32)
+    frames, starts = np.unique(observations.frame, return_index=True)
+    ends = np.append(starts[1:], len(observations))
+    for frame, start, end in zip(frames, starts, ends, strict=True):
+        values[start:end] = sample_numpy(maps[frame], observations.grid[start:end], mode=mode)
+    return values
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """What one frame is compared with."""
+
+    frame: int
+    grid: np.ndarray
+    """(M, 2) float32, for `geometry.sample`."""
+    reference: np.ndarray
+    """(M,) float32, SfM depth in the network's unit."""
+    weight: np.ndarray
+    """(M,) float32 in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network is trained on, and what chooses the best step; frames without points are not in it."""
+
+    train: tuple[FrameTargets, ...]
+    validation: tuple[FrameTargets, ...]
+    network_scale: float
+    """The best that scaling alone can do; the unrefined network is judged with it."""
+
+
+def point_weights(observations: Observations, config: WeightConfig) -> np.ndarray:
+    """(M,) float32 in [0, 1]: how much each observation counts.
+
+    `exp(-e^2)` is the paper's (section 3.3), with e the mean reprojection error in pixels. The second factor is ours:
+    a point seen under a small angle has a depth uncertain by about `relative_sigma`, whatever its reprojection error.
+    """
+    weight = np.exp(-(observations.error_px.astype(np.float64) ** 2))
+    if config.sigma_scale is not None:
+        weight /= 1 + (observations.relative_sigma / config.sigma_scale) ** 2
+    return weight.astype(np.float32)
+
+
+def frame_targets(observations: Observations, scale: float, weight: np.ndarray) -> tuple[FrameTargets, ...]:
+    """Group rows (sorted by frame) by frame; `weight` (M,)."""
+    frames, starts = np.unique(observations.frame, return_index=True)
+    reference = (scale * observations.z).astype(np.float32)
+    pieces = [np.split(array, starts[1:]) for array in (observations.grid, reference, weight)]
+    return tuple(FrameTargets(int(frame), *parts) for frame, *parts in zip(frames, *pieces, strict=True))
+
+
+def make_targets(observations: Observations, alignment: Alignment, keep: np.ndarray, config: WeightConfig) -> Targets:
+    """Targets from the rows that `keep` (M,) is true for. `alignment.scale` turns SfM depth into the network's unit."""
+    weight = point_weights(observations, config)
+    train, validation = keep & observations.trainable, keep & observations.validation
+    return Targets(
+        train=frame_targets(observations.where(train), alignment.scale, weight[train]),
+        validation=frame_targets(observations.where(validation), alignment.scale, weight[validation]),
+        network_scale=alignment.network_scale,
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which observations are kept, and how much was left out."""
+
+    keep: np.ndarray
+    """(M,) bool, over all observations."""
+    frames_left_out: int
+    tracks_left_out: int
+
+
+def select(observations: Observations, relaxed: np.ndarray, frame_scale: dict[int, float], doubtful: bool) -> Selection:
+    """What the relaxed model keeps; from a `doubtful` reconstruction, less the frames and tracks that disagree grossly.
+
+    `relaxed` (M,) bool; `frame_scale`: each frame's own scale over the clip's. A track is left out when most of its
+    observations are rejected, a frame when its own scale is off by more than a factor of two.
+    """
+    if not doubtful:
+        return Selection(relaxed, 0, 0)
+    seen = np.bincount(observations.point)
+    rejected = np.bincount(observations.point, weights=~relaxed, minlength=len(seen))
+    bad_track = rejected > 0.5 * seen
+    bad_frames = {frame for frame, scale in frame_scale.items() if not 0.5 < scale < 2.0}
+    keep = relaxed & ~bad_track[observations.point] & ~np.isin(observations.frame, list(bad_frames))
+    return Selection(keep, len(bad_frames), int(bad_track.sum()))

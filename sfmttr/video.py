@@ -1,0 +1,70 @@
+"""A clip, a folder or a zip file of images becomes a `FrameSet`: at most so many frames, evenly in time, on disk.
+
+Behind it, in `sfmttr._video`: `reader` reads videos, `images` and `archive` read pictures, `choice` decides which
+frames are kept, `framestore` writes them as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sfmttr._video.archive import Archive
+from sfmttr._video.choice import check_enough, keep_frames
+from sfmttr._video.clip import ClipInfo, ClipKind, kind_of
+from sfmttr._video.framestore import frame_set_from_folder, frame_store
+from sfmttr._video.images import ImageSource, archive_files, folder_files, natural_key
+from sfmttr._video.reader import probe_video, video_source
+from sfmttr.config import VideoConfig
+from sfmttr.types import FrameSet, OnProgress, ignore_progress
+
+__all__ = ["ClipInfo", "ClipKind", "frame_set_from_folder", "load_frames", "probe"]
+
+
+def probe(clip: Path, config: VideoConfig) -> ClipInfo:
+    """Look at a clip's header and first picture. Raises `ClipError` when it cannot be used."""
+    kind = kind_of(clip)
+    if kind is ClipKind.VIDEO:
+        return probe_video(clip, config)
+    with _image_source(clip, kind, config) as source:
+        count = len(source.names)
+        return ClipInfo(kind, None, source.first_hw(), count, min(count, config.max_frames), "images")
+
+
+def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnProgress = ignore_progress) -> FrameSet:
+    """Choose frames of a clip and store them in `folder`, which appears only when all went well.
+
+    Raises `ClipError` for a clip that cannot be used, `RunFolderError` when `folder` cannot be written, and lets
+    through what `on_progress` raises; nothing is left behind then.
+    """
+    kind = kind_of(clip)
+    opened = video_source(clip, config) if kind is ClipKind.VIDEO else _image_source(clip, kind, config)
+    with opened as source, frame_store(folder) as store:
+        kept = keep_frames(source, store, config, on_progress)
+        check_enough(kept, source, clip.name)
+        frames = FrameSet(
+            folder=folder,
+            files=tuple(store.files),
+            names=tuple(source.names[number] for number in kept.numbers),
+            numbers=tuple(kept.numbers),
+            time_s=tuple(kept.time_s),
+            hw=kept.hw,
+            source_hw=source.source_hw,
+            source_count=len(source.names),
+            from_video=kind is ClipKind.VIDEO,
+            content_hash=store.content_hash,
+            focal_prior_px=source.focal_px and source.focal_px * max(kept.hw) / max(source.source_hw),
+            skipped=tuple(sorted(source.skipped + kept.skipped, key=lambda frame: natural_key(frame.name))),
+        )
+        store.write_index(frames)
+    return frames
+
+
+@contextmanager
+def _image_source(clip: Path, kind: ClipKind, config: VideoConfig) -> Iterator[ImageSource]:
+    if kind is ClipKind.FOLDER:
+        yield ImageSource(folder_files(clip), clip.name, config)
+        return
+    with closing(Archive(clip, config)) as archive:
+        yield ImageSource(archive_files(archive), clip.name, config)

@@ -1,0 +1,42 @@
+"""What every test relies on: one thread, fixed seeds, a cache of its own; and small clips rendered once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on one thread results repeat bit for bit
+
+import pytest
+
+from tests.synthetic import RenderedClip, render_room, write_frames
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SFMTTR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Networks are built with torch's global generator; nothing else may use a global one."""
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def room() -> RenderedClip:
+    """A rendered clip with exact depth, small enough to train on in a test."""
+    return render_room(12, (96, 128))
+
+
+@pytest.fixture(scope="session")
+def room_frames(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """`room` as a `FrameSet`."""
+    return write_frames(room, Path(tmp_path_factory.mktemp("room")) / "frames")

@@ -1,0 +1,208 @@
+"""Finding, fetching and reading weights, against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sfmttr.errors import Cancelled, WeightsError
+from sfmttr.networks.weights import (
+    WeightFile,
+    apply_state,
+    fetch,
+    find,
+    read_checkpoint,
+    read_safetensors,
+    weights_folder,
+)
+from sfmttr.types import Progress
+
+CONTENT = bytes(range(256)) * 1024
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """/good gives `CONTENT`, /short ends early, anything else is not there."""
+
+    def do_GET(self) -> None:
+        if self.path not in ("/good", "/short"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if self.path == "/good" else CONTENT[:100_000])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFMTTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SFMTTR_WEIGHTS", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def file_at(url: str | None, sha256: str | None = SHA256) -> WeightFile:
+    return WeightFile("net.pth", url, sha256, "https://example.org/net")
+
+
+def put(folder: Path, name: str = "net.pth", content: bytes = CONTENT) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# ------------------------------------------------------------------------------------------- find
+
+
+def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = file_at(None)
+    assert find(file) is None
+    cached = put(weights_folder())
+    assert weights_folder() == tmp_path / "cache" / "weights"
+    assert find(file) == cached
+    monkeypatch.setenv("SFMTTR_WEIGHTS", str(tmp_path / "environment"))
+    assert find(file) == cached
+    from_environment = put(tmp_path / "environment")
+    assert find(file) == from_environment
+    given = put(tmp_path / "given")
+    assert find(file, tmp_path / "given") == given
+
+
+def test_file_is_found_as_the_archive_unpacks(tmp_path: Path) -> None:
+    path = put(tmp_path, "unpacked/s/encoder.pth")
+    assert find(WeightFile("net.pth", None, None, "", ("unpacked/s/encoder.pth",)), tmp_path) == path
+
+
+def test_missing_without_address_says_what_from_where_into_which_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"net\.pth.*https://example\.org/net.*given"):
+        fetch(file_at(None), tmp_path / "given")
+
+
+def test_changed_file_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    path = put(weights_folder(), content=b"my own")
+    with caplog.at_level(logging.WARNING):
+        assert fetch(file_at(None)) == path
+    assert "not the published file" in caplog.text
+
+
+# --------------------------------------------------------------------------------------- download
+
+
+def test_download_arrives_and_is_not_repeated(server: str) -> None:
+    reports: list[Progress] = []
+    path = fetch(file_at(f"{server}/good"), on_progress=reports.append)
+    assert path == weights_folder() / "net.pth"
+    assert path.read_bytes() == CONTENT
+    assert reports[-1] == Progress("weights", len(CONTENT), len(CONTENT), "net.pth")
+    assert [report.done for report in reports] == sorted(report.done for report in reports)
+    assert fetch(file_at(f"{server}/gone")) == path
+
+
+@pytest.mark.parametrize(
+    ("page", "sha256", "reason"),
+    [
+        ("/short", SHA256, "ended after 100000 of"),
+        ("/short", None, "ended after 100000 of"),
+        ("/gone", SHA256, "404"),
+        ("/good", "0" * 64, "sha256"),
+    ],
+)
+def test_failed_download_leaves_nothing(server: str, page: str, sha256: str | None, reason: str) -> None:
+    with pytest.raises(WeightsError, match=reason) as caught:
+        fetch(file_at(server + page, sha256))
+    for part in ("net.pth", server + page, "https://example.org/net", str(weights_folder())):
+        assert part in str(caught.value)
+    assert list(weights_folder().iterdir()) == []
+
+
+def test_unreachable_server() -> None:
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        fetch(file_at("http://127.0.0.1:9/nobody"))
+
+
+def test_interrupted_download_leaves_nothing_and_starts_again(server: str) -> None:
+    def cancel(progress: Progress) -> None:
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        fetch(file_at(f"{server}/good"), on_progress=cancel)
+    assert list(weights_folder().iterdir()) == []
+    assert fetch(file_at(f"{server}/good")).read_bytes() == CONTENT
+
+
+def test_unverified_download_is_said(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        fetch(file_at(f"{server}/good", None))
+    assert "unverified" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------- read
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return print, ("code ran",)
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.save({"weight": Malicious()}, tmp_path / "net.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious()))
+    for name in ("net.pth", "plain.pth"):
+        with pytest.raises(WeightsError, match="more than weights"):
+            read_checkpoint(tmp_path / name)
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "net.pth")
+    whole = (tmp_path / "net.pth").read_bytes()
+    for content in (b"", b"\x80", CONTENT, whole[:500], whole[: len(whole) // 2], whole[:-1]):
+        path = put(tmp_path, "damaged.pth", content)
+        with pytest.raises(WeightsError, match=r"damaged\.pth"):
+            read_checkpoint(path)
+        with pytest.raises(WeightsError, match=r"damaged\.pth"):
+            read_safetensors(path)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="holds a list"):
+        read_checkpoint(tmp_path / "list.pth")
+
+
+def test_state_must_fit_exactly() -> None:
+    network = nn.Linear(3, 2)
+    right = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    apply_state(network, right, "net.pth")
+    assert torch.equal(network.weight, right["weight"])
+    wrong = [
+        ({"weight": right["weight"]}, "bias missing"),
+        (right | {"height": 192}, "height unexpected"),
+        (right | {"bias": torch.ones(5)}, "bias of another shape"),
+        (right | {"bias": 1}, "bias of another shape"),
+        ({f"k{i}": right["bias"] for i in range(9)}, r"k0, k1, k2, k3 and 5 more unexpected"),
+    ]
+    for state, reason in wrong:
+        with pytest.raises(WeightsError, match=reason):
+            apply_state(network, state, "net.pth")
