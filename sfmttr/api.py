@@ -16,16 +16,19 @@ def refine_clip(
     clip: str | Path,
     out: str | Path,
     *,
-    network: str = RunConfig.network,
-    preset: str = RunConfig.preset,
+    network: str | None = None,
+    preset: str | None = None,
     config: RunConfig | None = None,
     on_progress: OnProgress = ignore_progress,
     **changes: Any,
 ) -> RunResult:
     """Refine `network` on `clip` (video, folder or zip of images); everything is written into the folder `out`.
 
-    `changes` are fields of `RunConfig` (e.g. `seed=1`, `device="cpu"`); `config` replaces the defaults altogether.
-    Raises subclasses of `SfmttrError`.
+    `config` is what to start from (default: all defaults); `network`, `preset` and `changes`, which are further fields
+    of `RunConfig` (e.g. `seed=1`, `device="cpu"`), go on top. Raises subclasses of `SfmttrError`.
     """
-    base = config or RunConfig(network=network, preset=Preset(preset))
-    return pipeline.run(Path(clip), Path(out), replace(base, **changes), on_progress)
+    if network is not None:
+        changes["network"] = network
+    if preset is not None:
+        changes["preset"] = Preset(preset)
+    return pipeline.run(Path(clip), Path(out), replace(config or RunConfig(), **changes), on_progress)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from sfmttr.errors import ConfigError
 from sfmttr.types import Camera
 
 
@@ -120,7 +121,13 @@ class Trained(StrEnum):
     """Which parameters move."""
 
     ENCODER = "encoder"
+    """The paper's."""
+    LATE_ENCODER = "late_encoder"
+    """The encoder but its early part, whose features are then computed once a frame: several steps for the price of
+    one. Networks that name no early part train the whole encoder."""
     DECODER = "decoder"
+    LATE = "late"
+    """All but the early part."""
     ALL = "all"
 
 
@@ -159,7 +166,7 @@ class RefineConfig:
     sampling: Sampling = Sampling.NEAREST
     trained: Trained = Trained.ENCODER
     frames_per_step: int = 1
-    warm_up: float = 0.15
+    warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
     validations: int = 5
     """How often the validation points are looked at."""
@@ -181,6 +188,9 @@ class FuseConfig:
     """Weight of "no correction", in points of full weight."""
     max_factor: float = 2.0
     """Points that ask for more than this are taken for outliers."""
+    outlier_scale: float = 6.0
+    """Points whose log residual is this many times the clip's median count half (Cauchy's weights): errors of SfM
+    points have heavy tails."""
 
 
 @dataclass(frozen=True)
@@ -199,19 +209,20 @@ _PAPER = Recipe(
 )
 _DEFAULT = Recipe(
     AlignConfig(),
-    WeightConfig(sigma_scale=0.02),
+    WeightConfig(),
     RefineConfig(
+        steps=600,
         learning_rate=1e-3,
         loss=LossForm.LOG,
         schedule=Schedule.ONE_CYCLE,
         sampling=Sampling.BILINEAR,
-        trained=Trained.ALL,
+        trained=Trained.LATE_ENCODER,
     ),
 )
 RECIPES = {
     Preset.PAPER: _PAPER,
     Preset.DEFAULT: _DEFAULT,
-    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=100)),
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=150)),
 }
 
 
@@ -260,6 +271,12 @@ class RunConfig:
     seed: int = 0
     force: bool = False
     """Refine even when the trust gate is closed."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; at least one step is needed.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; choose 0 or more.")
 
     @property
     def recipe(self) -> Recipe:

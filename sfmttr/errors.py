@@ -16,6 +16,10 @@ class ClipError(SfmttrError):
     """The clip cannot be read, or holds too little to work with."""
 
 
+class ConfigError(SfmttrError):
+    """A setting has a value that makes no sense."""
+
+
 class ReconstructionError(SfmttrError):
     """Structure-from-motion could not run, or a given model cannot be used. (No model found is a result, no error.)"""
 

@@ -40,7 +40,7 @@ def evaluate_run(run: Path, truth_config: TruthConfig) -> Evaluation:
     """
     if not (run / REPORT).is_file():
         raise RunFolderError(f"{run} is not a finished run: there is no {REPORT} in it.")
-    report = read_json(run / REPORT)
+    report = _read_report(run)
     frames = video.frame_set_from_folder(run / "frames")
     maps = _read_columns(run, report)
     truth = match_ground_truth(frames, truth_config.folder, truth_config.scale)
@@ -60,6 +60,18 @@ def evaluate_run(run: Path, truth_config: TruthConfig) -> Evaluation:
     path = run / EVALUATION
     write_json(path, {name: comparison.to_json() for name, comparison in comparisons.items()})
     return Evaluation(report["network"], report["preset"], comparisons, path)
+
+
+def _read_report(run: Path) -> dict[str, Any]:
+    """`report.json` with all that is read from it here. Raises `RunFolderError` when it is damaged."""
+    report = read_json(run / REPORT)
+    try:
+        _ = report["network"], report["preset"], DepthKind(report["kind"]), report["frames"]["hold_out_block"]
+        if report["refinement"] is not None:
+            _ = float(report["alignment"]["network_scale"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{run / REPORT} is damaged or from another version; run refine again.") from error
+    return dict(report)
 
 
 def _read_columns(run: Path, report: dict[str, Any]) -> dict[Column, np.ndarray]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from sfmttr.config import FuseConfig
 from sfmttr.geometry import resize_numpy, sample_numpy
-from sfmttr.targets import Observations
+from sfmttr.targets import Observations, sample_at
 from sfmttr.types import HW
 
 CELLS_PER_SIGMA = 1.5
@@ -45,10 +45,12 @@ class _Guide:
 
     @staticmethod
     def of(log_depth: np.ndarray, sigma_px: float, sigma_log: float) -> _Guide:
-        nearest, farthest = float(log_depth.min()), float(log_depth.max())
+        nearest = float(log_depth.min())
+        # A flat map gets a Gaussian's width of depth too: in units of no depth at all, the kernel would have no end.
+        farthest = max(float(log_depth.max()), nearest + sigma_log)
         cell_px = max(sigma_px / CELLS_PER_SIGMA, 1.0)
         steps = max(1, int(np.ceil((farthest - nearest) * CELLS_PER_SIGMA / sigma_log)))
-        sigma_depth = sigma_log * steps / max(farthest - nearest, 1e-6)
+        sigma_depth = sigma_log * steps / (farthest - nearest)
         rows, columns = (max(2, int(np.ceil(size / cell_px))) for size in log_depth.shape)
         h, w = log_depth.shape
         sigmas = (sigma_depth, sigma_px * rows / h, sigma_px * columns / w)
@@ -56,7 +58,7 @@ class _Guide:
 
     def depth_position(self, log_depth: np.ndarray) -> np.ndarray:
         """Of log depths, in [0, 1]."""
-        return (log_depth - self.nearest) / max(self.farthest - self.nearest, 1e-6)
+        return (log_depth - self.nearest) / (self.farthest - self.nearest)
 
     def splat(self, grid: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Cells with `values` (M,) of points at `grid` (M, 2) added up, trilinearly."""
@@ -124,6 +126,14 @@ def fuse(
     return resized * np.exp(correction)
 
 
+def trusted_share(residual: np.ndarray, config: FuseConfig) -> np.ndarray:
+    """(M,) float32: Cauchy's weights of log residuals (M,), against their own median over the clip."""
+    if not len(residual):
+        return np.ones(0, np.float32)
+    half = config.outlier_scale * max(float(np.median(np.abs(residual))), 1e-6)
+    return (1.0 / (1.0 + (residual / half) ** 2)).astype(np.float32)
+
+
 def fuse_clip(
     maps: np.ndarray, observations: Observations, reference: np.ndarray, weight: np.ndarray, hw: HW, config: FuseConfig
 ) -> np.ndarray:
@@ -131,6 +141,7 @@ def fuse_clip(
 
     `reference` (M,) depth at `observations` (sorted by frame), in the unit of `maps`; `weight` (M,) in [0, 1].
     """
+    weight = weight * trusted_share(np.log(reference) - np.log(sample_at(maps, observations)), config)
     result = np.empty((len(maps), *hw), np.float32)
     for frame, depth in enumerate(maps):
         rows = slice(*np.searchsorted(observations.frame, [frame, frame + 1]))

@@ -42,6 +42,17 @@ def match_ground_truth(frames: FrameSet, folder: Path, scale: float) -> GroundTr
 
     Raises `GroundTruthError` when the folder is missing or nothing matches.
     """
+    paths = check_folder(folder, scale)
+    files = _by_number(frames, paths) if frames.from_video else _by_name(frames, paths)
+    if not files:
+        raise GroundTruthError(
+            f"No file in {folder} matches a frame: name them like the frames, or by the frame's number in the video."
+        )
+    return GroundTruth(files, scale)
+
+
+def check_folder(folder: Path, scale: float) -> list[Path]:
+    """The depth maps of a folder, by name. Raises `GroundTruthError` for no folder, no files, an impossible scale."""
     if not 0 < scale < math.inf:
         raise GroundTruthError("The scale of the ground truth must be positive: depth = value / scale.")
     if not folder.is_dir():
@@ -49,12 +60,7 @@ def match_ground_truth(frames: FrameSet, folder: Path, scale: float) -> GroundTr
     paths = sorted(folder.glob("*.png"), key=lambda path: path.name)
     if not paths:
         raise GroundTruthError(f"{folder} holds no PNG files; ground truth is one 16-bit PNG a frame.")
-    files = _by_number(frames, paths) if frames.from_video else _by_name(frames, paths)
-    if not files:
-        raise GroundTruthError(
-            f"No file in {folder} matches a frame: name them like the frames, or by the frame's number in the video."
-        )
-    return GroundTruth(files, scale)
+    return paths
 
 
 def _by_name(frames: FrameSet, paths: list[Path]) -> dict[int, Path]:

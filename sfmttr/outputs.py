@@ -8,6 +8,7 @@ comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetens
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,11 +88,16 @@ def read_refinement(weights: Path, curves: Path) -> RefineResult:
     """What `write_refinement` wrote. Raises `RunFolderError` when it is damaged."""
     rest = read_json(curves)
     try:
-        rest["losses"] = tuple(rest["losses"])
-        rest["validation"] = tuple((int(step), float(value)) for step, value in rest["validation"])
+        rest["losses"] = tuple(map(_from_json, rest["losses"]))
+        rest["validation"] = tuple((int(step), _from_json(value)) for step, value in rest["validation"])
         return RefineResult(weights=load_file(weights), **rest)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{weights.name} or {curves.name} is damaged ({error}); delete it.") from error
+
+
+def _from_json(value: float | None) -> float:
+    """A loss or an error; JSON has null where it was not finite."""
+    return float("inf") if value is None else float(value)
 
 
 # ------------------------------------------------------------------------------------- all files
@@ -153,6 +159,18 @@ def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:
             pass
 
 
+def _ahead(make: Callable[[int], np.ndarray], count: int, most: int = 6) -> Iterator[np.ndarray]:
+    """`make(0)`, `make(1)`, ... in order, made on two threads at most `most` ahead of who reads them."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting = deque(pool.submit(make, i) for i in range(min(most, count)))
+        for following in range(most, count + most):
+            yield waiting.popleft().result()
+            if following < count:
+                waiting.append(pool.submit(make, following))
+            elif not waiting:
+                return
+
+
 def png_scale(clip_maps: list[np.ndarray], kind: DepthKind) -> PngScale:
     """One scale for every PNG of the clip."""
     return choose_png_scale(kind, max(float(maps.max()) for maps in clip_maps))
@@ -201,7 +219,7 @@ def _panels(clip: _Clip, frame: int) -> np.ndarray:
 
 
 def _write_video(clip: _Clip) -> None:
-    frames = (_panels(clip, frame) for frame in range(len(clip.result.frames)))
+    frames = _ahead(lambda frame: _panels(clip, frame), len(clip.result.frames))
     write_comparison_video(clip.result.folder / "comparison.mp4", frames, clip.result.config.output.video_fps)
 
 
@@ -249,6 +267,7 @@ def _write_clouds(clip: _Clip) -> None:
     if not isinstance(sparse, SparseModel) or aligned is None:
         return
     views = list(sparse.views)
+    metres = aligned.alignment.scale if clip.result.kind is DepthKind.METRIC else None
     for name, maps in (("before", clip.maps[Column.ALIGNED]), ("after", clip.best)):
         sfm_units = 1.0 / aligned.alignment.scale
 
@@ -259,10 +278,10 @@ def _write_clouds(clip: _Clip) -> None:
 
         spread = _spread(len(views), 40)
         cloud = clouds.cloud_from_depth(posed(spread), len(spread), sfm_units)
-        clouds.write_ply(clip.result.folder / f"cloud_{name}.ply", cloud)
+        clouds.write_ply(clip.result.folder / f"cloud_{name}.ply", cloud, metres)
         few = _spread(len(views), MESH_FRAMES)
         meshes = clouds.mesh_from_depth(posed(few), len(few), sfm_units)
-        clouds.write_glb(clip.result.folder / f"cloud_{name}.glb", meshes, views)
+        clouds.write_glb(clip.result.folder / f"cloud_{name}.glb", meshes, views, metres)
 
 
 def _spread(count: int, most: int) -> list[int]:

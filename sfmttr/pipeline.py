@@ -22,9 +22,9 @@ from sfmttr.align import agreement, align, relaxed_inliers
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import RunConfig
 from sfmttr.device import Compute, choose_compute
-from sfmttr.errors import AlignmentError, DepthKindError
+from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
-from sfmttr.ground_truth import match_ground_truth
+from sfmttr.ground_truth import check_folder, match_ground_truth
 from sfmttr.intrinsics import parse_intrinsics
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
@@ -47,6 +47,20 @@ from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, Spa
 OnStep = Callable[[RefineStep, Refinement], None]
 """Called after every step of the refinement. It may raise `Cancelled`."""
 T = TypeVar("T")
+
+_RESULTS = ("refine", "after", "before_fused", "after_fused")
+"""What there is only of a clip that was refined."""
+DEPENDENTS = {
+    "frames": ("sfm", "before", *_RESULTS, "outputs"),
+    "sfm": (*_RESULTS, "outputs"),
+    "before": (*_RESULTS, "outputs"),
+    "refine": ("after", "before_fused", "after_fused", "outputs"),
+    "after": ("after_fused", "outputs"),
+    "before_fused": ("outputs",),
+    "after_fused": ("outputs",),
+    "outputs": (),
+}
+"""Which stages are made from a stage, and so are void when it is made anew."""
 
 DOUBTFUL_HEALTH = 0.75
 """Below this health, frames and tracks that disagree grossly with the network are left out."""
@@ -73,22 +87,21 @@ def run(
         with RunFolder(out) as folder:
             folder.describe(config, config.seed)
             return _Run(clip, folder, config, on_progress, on_step).execute()
-    except BaseException:
-        if is_new:
-            _remove_if_nothing_finished(out)
+    except BaseException as error:
+        # Who stopped may go on from the frames; who gave wrong input gets no half-written run.
+        worth_keeping = ("frames", "sfm", "depth") if isinstance(error, Cancelled) else ("sfm", "depth")
+        if is_new and not any((out / name).exists() for name in worth_keeping):
+            shutil.rmtree(out, ignore_errors=True)
         raise
-
-
-def _remove_if_nothing_finished(out: Path) -> None:
-    """A run that failed before its first stage was done is no run."""
-    if not any(path.is_dir() for path in out.glob("*")):
-        shutil.rmtree(out, ignore_errors=True)
 
 
 def clip_identity(clip: Path) -> tuple[str, int, int]:
     """What a clip is known by between runs: name, size and time of change (of the newest file in a folder)."""
-    files = sorted(clip.iterdir()) if clip.is_dir() else [clip] if clip.exists() else []
-    stats = [file.stat() for file in files]
+    try:
+        files = sorted(clip.iterdir()) if clip.is_dir() else [clip]
+        stats = [file.stat() for file in files if file.exists()]
+    except OSError as error:
+        raise ClipError(f"{clip} cannot be read ({error.strerror}): check its permissions.") from error
     return clip.name, sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
@@ -121,12 +134,16 @@ class _Run:
             self._timings[name] = record.seconds if record else 0.0
             self._on_progress(Progress(name, 1, 1, "already done"))
             return read()
-        self._folder.invalidate_from(name)
+        self._void(name)
         started = time.perf_counter()
         value = make()
         self._timings[name] = time.perf_counter() - started
         self._folder.record(name, key, files, self._timings[name])
         return value
+
+    def _void(self, name: str) -> None:
+        """`name` is about to be made anew: what was made from it before goes, too."""
+        self._folder.invalidate((name, *DEPENDENTS[name]))
 
     # ---------------------------------------------------------------------------------- stages
 
@@ -159,7 +176,7 @@ class _Run:
         key = settings_key(self._frames.content_hash, config)
         if self._folder.is_fresh("sfm", key):
             return self._stage("sfm", key, [], _unreachable, lambda: sfm.load_model(self._frames, folder))
-        self._folder.invalidate_from("sfm")
+        self._void("sfm")
         started = time.perf_counter()
         model = sfm.reconstruct(self._frames, config, folder, self._on_progress, cache_folder() / "sfm")
         self._timings["sfm"] = time.perf_counter() - started
@@ -268,9 +285,7 @@ class _Run:
     def execute(self) -> RunResult:
         if self._kind is DepthKind.AFFINE_DISPARITY:
             raise DepthKindError("Networks that give affine disparity cannot be refined yet; choose another network.")
-        if self._config.truth is not None:  # fail early: the truth is needed last
-            match_ground_truth(self._frames, self._config.truth.folder, self._config.truth.scale)
-        _ = self._network  # fail early: unknown names and missing weights before minutes of SfM
+        self._check_inputs()
         sparse = self._sparse
         aligned, advice = self._aligned_or_advice(sparse)
         refine = aligned is not None and (aligned.trust.trusted or self._config.force)
@@ -278,7 +293,9 @@ class _Run:
             advice = aligned.trust.statement
         maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before}
         refined = None
-        if aligned is not None and refine:
+        if aligned is None or not refine:
+            self._folder.invalidate(_RESULTS)  # of an earlier run that did refine
+        else:
             refined = self._refined(aligned)
             aligned_maps = self._before * np.float32(aligned.alignment.network_scale)
             after = self._after(refined)
@@ -296,6 +313,18 @@ class _Run:
         result = replace(result, timings_s=dict(self._timings))
         report.write_report(result)
         return result
+
+    def _check_inputs(self) -> None:
+        """Everything that can be wrong with what was asked for, before minutes are spent on it."""
+        truth, intrinsics = self._config.truth, self._config.intrinsics
+        _ = self._compute, self._network
+        if truth is not None:
+            check_folder(truth.folder, truth.scale)
+        if intrinsics is not None:
+            hw = video.probe(self._clip, self._config.video).hw
+            parse_intrinsics(intrinsics, hw, hw)
+        if truth is not None:
+            match_ground_truth(self._frames, truth.folder, truth.scale)
 
     def _aligned_or_advice(self, sparse: SparseModel | NoModel) -> tuple[Aligned | None, str]:
         if isinstance(sparse, NoModel):

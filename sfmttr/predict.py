@@ -28,11 +28,11 @@ def predict_maps(
 
     Raises `NetworkError` when an output is not finite and positive.
     """
-    network = network.eval().to(compute.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
     maps = []
     for i in range(len(images)):
         on_progress(Progress(stage, i, len(images)))
-        image = images[i : i + 1].to(compute.device, memory_format=torch.channels_last)
+        image = images[i : i + 1].to(compute.device, memory_format=network.preferred_memory_format)
         with compute.autocast():
             maps.append(network(image)[0, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))

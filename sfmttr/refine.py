@@ -39,7 +39,7 @@ class RefineStep:
     validation: float | None
     """Weighted mean relative error at validation points, when it was measured after this step."""
     seconds: float
-    """Since the first step began."""
+    """Since the refinement was set up, that included."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,15 @@ def learning_rate_factor(step: int, config: RefineConfig) -> float:
 def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.Parameter]:
     """The parameters that move, by name. Raises `NetworkError` when there are none."""
     encoder = dict(network.encoder_parameters())
-    if trained is Trained.ENCODER:
-        chosen = encoder
-    else:
-        chosen = {n: p for n, p in network.named_parameters() if trained is Trained.ALL or n not in encoder}
+    early = dict(network.early_parameters())
+    everything = dict(network.named_parameters())
+    chosen = {
+        Trained.ENCODER: encoder,
+        Trained.LATE_ENCODER: {n: p for n, p in encoder.items() if n not in early},
+        Trained.DECODER: {n: p for n, p in everything.items() if n not in encoder},
+        Trained.LATE: {n: p for n, p in everything.items() if n not in early},
+        Trained.ALL: everything,
+    }[trained]
     if not chosen:
         raise NetworkError(f"This network has no {trained} parameters of its own to train; choose another part.")
     return chosen
@@ -120,21 +125,25 @@ class Refinement:
     ) -> None:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
+        started = time.perf_counter()
         self._config, self._compute = config, compute
         self._rng = np.random.default_rng(seed)
-        # Channels last is what CPU and GPU convolutions are fastest in (a fifth to a third here); values do not change.
-        self._format = torch.channels_last
+        self._format = network.preferred_memory_format
         # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
         self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
         every = max(1, -(-len(targets.validation) // config.validation_frames))
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
+        self._early_is_fixed = (
+            trained_parameters(network, config.trained).keys().isdisjoint(dict(network.early_parameters()))
+        )
+        self._features: dict[int, tuple[Tensor, ...]] = {}
         self._original = state_dict_cpu(network)
         self._best = (0, self._validation_error(targets.network_scale), self._original)
         self._curve = [(0, self._best[1])]
         self._losses: list[float] = []
-        self._seconds = 0.0
+        self._seconds = time.perf_counter() - started
 
     def steps(self) -> Iterator[RefineStep]:
         """Run the loop; each step is yielded once it is done. Ends early when the caller stops iterating."""
@@ -147,7 +156,7 @@ class Refinement:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         frames = self._shuffled_frames()
         checks = validation_steps(config)
-        started = time.perf_counter()
+        started = time.perf_counter() - self._seconds
         for index in range(1, config.steps + 1):
             loss = torch.stack([self._loss(next(frames)) for _ in range(config.frames_per_step)]).mean()
             loss.backward()
@@ -172,7 +181,7 @@ class Refinement:
             validation=tuple(self._curve),
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def depth(self, frame: int) -> np.ndarray:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
         return self._predict(frame)[0].float().cpu().numpy()
@@ -185,7 +194,16 @@ class Refinement:
     def _predict(self, frame: int) -> Tensor:
         """(1, h', w') depth of one frame."""
         with self._compute.autocast():
+            if self._early_is_fixed:
+                return self._network.depth_from_early(*self._early_features(frame))[0]
             return self._network(self._images[frame : frame + 1])[0]
+
+    def _early_features(self, frame: int) -> tuple[Tensor, ...]:
+        """What the part that does not move says of a frame: computed when it is first asked for, then kept."""
+        if frame not in self._features:
+            with torch.no_grad():  # not inference_mode: training differentiates through what comes after
+                self._features[frame] = self._network.early_features(self._images[frame : frame + 1])
+        return self._features[frame]
 
     def _loss(self, targets: _DeviceTargets) -> Tensor:
         depth = sample(self._predict(targets.frame).float(), targets.grid, mode=self._config.sampling)[0]
@@ -198,7 +216,7 @@ class Refinement:
             self._best = (index, error, state_dict_cpu(self._network))
         return error
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _validation_error(self, network_scale: float) -> float:
         """Weighted mean relative error over all validation points looked at; infinite when not finite."""
         total, weight = 0.0, 0.0

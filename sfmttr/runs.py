@@ -413,6 +413,13 @@ class RunFolder:
         self._keep(kept)
         return record
 
+    def invalidate(self, stages: Iterable[str]) -> None:
+        """Forget these stages and delete what they wrote; the others stay."""
+        gone = set(stages)
+        kept = tuple(record for record in self._manifest.stages if record.name not in gone)
+        if kept != self._manifest.stages:
+            self._keep(kept)
+
     def invalidate_from(self, stage: str) -> None:
         """Forget `stage` and all that finished after it, and delete what they wrote."""
         self._keep(self._stages_before(stage))

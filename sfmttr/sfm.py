@@ -1,14 +1,17 @@
 """Structure-from-motion: frames to a sparse model. pycolmap runs in a child process (`_sfm.worker`) and only there.
 
 The parts: `_sfm.ladder` says what is tried, `_sfm.child` runs one try, `_sfm.sparse` makes its result independent of
-the library, `_sfm.health` judges it, `_sfm.store` keeps it.
+the library, `_sfm.health` and `_sfm.halves` judge it, `_sfm.store` keeps it.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +23,23 @@ from sfmttr._sfm.halves import halves_disagreement
 from sfmttr._sfm.job import Facts, Job, RawModel, Recipe
 from sfmttr._sfm.ladder import Climb, climb, in_sequence, ladder
 from sfmttr._sfm.sparse import Sparse, sparse_from_raw
-from sfmttr._sfm.tries import STAGE, Rung, Tries, reporter
+from sfmttr._sfm.tries import NO_MODEL, STAGE, Rung, Tries, reporter
 from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError
-from sfmttr.types import FrameSet, NoModel, OnProgress, Progress, SfmAttempt, SfmHealth, SparseModel, ignore_progress
+from sfmttr.types import (
+    Camera,
+    FrameSet,
+    NoModel,
+    OnProgress,
+    Progress,
+    SfmAttempt,
+    SfmHealth,
+    SparseModel,
+    ignore_progress,
+)
+
+_PART, _MIN_PART, _ENOUGH_OF_PART = 0.6, 5, 0.5
+"""Parts of the clip that are compared: share of the frames, fewest frames, share of them that must be registered."""
 
 
 def reconstruct(
@@ -54,13 +70,14 @@ def reconstruct(
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
         tries = Tries(frames, config, Path(temporary), on_progress, start)
-        found: Climb[Rung] = climb(ladder(frames, config), tries.run, total=len(frames), time_left_s=tries.time_left_s)
+        rungs = ladder(frames, config)
+        found: Climb[Rung] = climb(rungs, tries.run, total=len(frames), time_left_s=tries.time_left_s)
         if found.best is None or found.best.model is None or not _enough(found.best.attempt, frames, config):
             return NoModel(found.attempts, len(frames), tries.advice(found), time.monotonic() - start)
-        best = found.best.model
-        model = _assemble(
-            frames, config, best, found.best.attempt.rung, found.attempts, time.monotonic() - start, folder
-        )
+        best, name = found.best.model, found.best.attempt.rung
+        recipe = next(rung for rung in rungs if rung.name == name)
+        halves = partial(_disagreement_of_halves, frames, tries, recipe, best)
+        model = _assemble(frames, config, best, name, found.attempts, start, folder, halves)
         store.publish(best.folder, folder, model)
     if cache is not None and not tries.timed_out:  # another day the machine may have more time
         store.keep(folder, cache / key)
@@ -89,7 +106,7 @@ def import_model(
         outcome = run_job(job, Path(temporary), reporter(on_progress, "given"), config.time_limit_s)
         if not outcome.ok:
             raise ReconstructionError(f"The given model cannot be used: {outcome.complaint}.")
-        model = _assemble(frames, config, Rung(output, Facts()), "given", (), time.monotonic() - start, folder)
+        model = _assemble(frames, config, Rung(output, Facts()), "given", (), start, folder)
         store.publish(output, folder, model)
     return model
 
@@ -109,42 +126,58 @@ class Trial:
     facts: Facts
     sparse: Sparse | None
     health: SfmHealth | None
+    halves_s: float = 0.0
+    """Time that the halves took."""
 
 
-def try_recipe(frames: FrameSet, config: SfmConfig, recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Trial:
-    """Run one recipe without the ladder, and keep nothing on disk."""
+def try_recipe(
+    frames: FrameSet,
+    config: SfmConfig,
+    recipe: Recipe,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    halves: bool = False,
+) -> Trial:
+    """Run one recipe without the ladder, and keep nothing on disk. With `halves` they are always compared."""
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
         tries = Tries(frames, config, Path(temporary), on_progress, time.monotonic())
         result = tries.run(recipe, config.time_limit_s)
         if result.model is None:
             return Trial(result.attempt, tries.facts, None, None)
         sparse = _sparse(frames, result.model.folder)
-        facts, ordered = result.model.facts, in_sequence(frames, config)
-        card = health_card(frames, sparse, facts, focal_given=config.intrinsics is not None, ordered=ordered)
-        return Trial(result.attempt, facts, sparse, card)
+        start = time.monotonic()
+        disagreement = _disagreement_of_halves(frames, tries, recipe, result.model) if halves else float("nan")
+        seconds = time.monotonic() - start
+        figures = replace(_figures(frames, sparse, result.model.facts), halves_disagreement=disagreement)
+        given, ordered = config.intrinsics is not None, in_sequence(frames, config)
+        card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
+        return Trial(result.attempt, result.model.facts, sparse, card, seconds)
 
 
-def depth_agreement_of_halves(frames: FrameSet, config: SfmConfig, on_progress: OnProgress = ignore_progress) -> float:
-    """How well depths from the even frames agree with depths from the odd ones: median |log ratio|, less one scale.
+def _disagreement_of_halves(frames: FrameSet, tries: Tries, recipe: Recipe, rung: Rung) -> float:
+    """How much depths from the first 60 % of the registered frames differ from those of the last 60 % (see `halves`).
 
-    Three mappings of one database: all frames, the even ones, the odd ones. Each half's depth of a point is taken
-    relative to the whole model's at the same observations, so that points can be compared though no frame is shared.
-    nan when one of the three finds no model. Costs about twice the time of one rung.
+    1 when a part alone finds no model, or one of so few of its frames that nothing can be compared; nan when there was
+    no time, or too little to compare. Features and matches are there already: it costs two mappings of fewer frames.
     """
-    with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
-        tries = Tries(frames, config, Path(temporary), on_progress, time.monotonic())
-        standard = ladder(frames, config)[0]
-        models = []
-        for name, subset in (
-            ("all frames", frames.files),
-            ("even frames", frames.files[::2]),
-            ("odd frames", frames.files[1::2]),
-        ):
-            result = tries.run(replace(standard, name=name), max(tries.time_left_s(), 1.0), subset)
-            if result.model is None:
-                return float("nan")
-            models.append(RawModel.read(result.model.folder))
-    return halves_disagreement(*models)
+    whole = RawModel.read(rung.folder)
+    names = {str(name) for name in whole.image_name}
+    registered = tuple(file for file in frames.files if file in names)
+    length = round(_PART * len(registered))
+    models, lost = [], False
+    for name, subset in (("earlier part", registered[:length]), ("later part", registered[-length:])):
+        left_s = tries.time_left_s()
+        if len(subset) < _MIN_PART or left_s <= 0:
+            return float("nan")
+        result = tries.run(replace(recipe, name=name), left_s, subset)
+        if result.attempt.note not in ("", NO_MODEL):  # out of time, or a crash: that says nothing about the scene
+            return float("nan")
+        if result.model is None:
+            return 1.0
+        lost = lost or result.attempt.registered < _ENOUGH_OF_PART * len(subset)
+        models.append(RawModel.read(result.model.folder))
+    disagreement = halves_disagreement(whole, *models)
+    return 1.0 if lost and math.isnan(disagreement) else disagreement
 
 
 def _enough(attempt: SfmAttempt, frames: FrameSet, config: SfmConfig) -> bool:
@@ -165,44 +198,67 @@ def _assemble(
     rung: Rung,
     name: str,
     attempts: tuple[SfmAttempt, ...],
-    seconds: float,
+    start: float,
     folder: Path,
+    halves: Callable[[], float] | None = None,
 ) -> SparseModel:
+    """The result with its card; `halves` is called when the cheap figures leave doubt."""
     sparse = _sparse(frames, rung.folder)
     if not sparse.views or len(sparse.points) == 0:
         raise ReconstructionError("The model has no points that its images see; give another one.")
-    given = config.intrinsics is not None or name == "given"
-    card = health_card(frames, sparse, rung.facts, focal_given=given, ordered=in_sequence(frames, config))
-    return SparseModel(sparse.views, sparse.points, card, name, attempts, seconds, folder)
+    given, ordered = config.intrinsics is not None or name == "given", in_sequence(frames, config)
+    figures = _figures(frames, sparse, rung.facts)
+    if halves is not None and ordered and health.halves_would_tell(_in_doubt(figures, given, ordered)):
+        figures = replace(figures, halves_disagreement=halves())
+    card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
+    return SparseModel(sparse.views, sparse.points, card, name, attempts, time.monotonic() - start, folder)
 
 
-def health_card(frames: FrameSet, sparse: Sparse, facts: Facts, *, focal_given: bool, ordered: bool) -> SfmHealth:
-    """The health card of a model. An unordered photo set (`ordered` false) has no camera path to be even or not."""
+def _figures(frames: FrameSet, sparse: Sparse, facts: Facts) -> health.HealthFigures:
+    """What a model says about itself at no cost."""
     views, points = sparse.views, sparse.points
-    camera = views[len(views) // 2].camera
     centres = np.array([-v.cam_from_world[:3, :3].T @ v.cam_from_world[:3, 3] for v in views])
-    evenness = health.step_evenness(centres, np.array([frames.time_s[v.frame] for v in views]))
-    figures = health.HealthFigures(
+    return health.HealthFigures(
         reprojection_px=float(points.error_px.mean()),
-        step_evenness=evenness if ordered else float("nan"),
-        horizontal_view_deg=float("nan") if focal_given else camera.horizontal_view_deg,
+        step_evenness=health.step_evenness(centres, np.array([frames.time_s[v.frame] for v in views])),
+        horizontal_view_deg=_middle_camera(sparse).horizontal_view_deg,
         triangulation_angle_deg=float(np.median(points.triangulation_angle_deg)),
         degenerate_pair_ratio=facts.degenerate_ratio,
         registered_ratio=len(views) / len(frames),
         track_length=float(points.track_length.mean()),
     )
-    verdict = health.health_score(figures)
+
+
+def _in_doubt(figures: health.HealthFigures, focal_given: bool, ordered: bool) -> health.HealthFigures:
+    """Without what there is no doubt about: a given focal length, the path through an unordered photo set."""
+    return replace(
+        figures,
+        step_evenness=figures.step_evenness if ordered else float("nan"),
+        horizontal_view_deg=float("nan") if focal_given else figures.horizontal_view_deg,
+    )
+
+
+def _card(
+    sparse: Sparse, figures: health.HealthFigures, frames: FrameSet, *, focal_given: bool, ordered: bool
+) -> SfmHealth:
+    verdict = health.health_score(_in_doubt(figures, focal_given, ordered))
+    halves = figures.halves_disagreement
     return SfmHealth(
-        registered=len(views),
+        registered=len(sparse.views),
         total=len(frames),
-        points=len(points),
+        points=len(sparse.points),
         mean_track_length=figures.track_length,
         mean_reprojection_error_px=figures.reprojection_px,
-        focal_px=camera.fx,
+        focal_px=_middle_camera(sparse).fx,
         focal_given=focal_given,
-        horizontal_view_deg=camera.horizontal_view_deg,
+        horizontal_view_deg=figures.horizontal_view_deg,
         median_triangulation_angle_deg=figures.triangulation_angle_deg,
-        step_evenness=evenness,
-        degenerate_pair_ratio=facts.degenerate_ratio,
+        step_evenness=figures.step_evenness,
+        degenerate_pair_ratio=figures.degenerate_pair_ratio,
+        halves_disagreement=None if math.isnan(halves) else halves,
         **asdict(verdict),
     )
+
+
+def _middle_camera(sparse: Sparse) -> Camera:
+    return sparse.views[len(sparse.views) // 2].camera

@@ -219,6 +219,9 @@ class SfmHealth:
     """What lowered the score, in plain words."""
     advice: str
     """One sentence on what may help; empty when healthy."""
+    halves_disagreement: float | None = None
+    """Median |log ratio| between depths from the earlier and from the later part of the clip; 1 when a part alone finds
+    no model. Measured only when the other figures leave doubt; None when it was not."""
 
 
 @dataclass(frozen=True)

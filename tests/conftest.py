@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on one thread results repeat bit for bit
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests.*`, however pytest was started
 
 import pytest
 

@@ -57,21 +57,22 @@ class TinyNetwork(DepthNetwork):
         return max(16, round(hw[0] * factor / 16) * 16), max(16, round(hw[1] * factor / 16) * 16)
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.depth_from_early(*self.early_features(image))
+
+    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
         h, w = image.shape[-2:]
         y = torch.linspace(-1, 1, h, device=image.device).view(1, 1, h, 1).expand(len(image), 1, h, w)
         x = torch.linspace(-1, 1, w, device=image.device).view(1, 1, 1, w).expand(len(image), 1, h, w)
-        features = self.decoder(self.encoder(torch.cat((image - 0.5, x, y), dim=1)))
-        return self.head(features).exp()
+        return (self.encoder[:3](torch.cat((image - 0.5, x, y), dim=1)),)
+
+    def depth_from_early(self, *features: Tensor) -> Tensor:
+        return self.head(self.decoder(self.encoder[3:](features[0]))).exp()
+
+    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, value) for name, value in self.named_parameters() if name[:10] in ("encoder.0.", "encoder.1."))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, value) for name, value in self.named_parameters() if name.startswith("encoder."))
-
-
-class TinyAffineNetwork(TinyNetwork):
-    """Says that its output is an affine disparity."""
-
-    def __init__(self) -> None:
-        super().__init__(replace(TINY_INFO, kind=DepthKind.AFFINE_DISPARITY))
 
 
 def fit(network: TinyNetwork, clip: RenderedClip, steps: int = 60, unit: float = 1.0) -> TinyNetwork:

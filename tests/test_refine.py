@@ -120,10 +120,27 @@ def test_only_the_chosen_part_moves(case: Case, trained: Trained) -> None:
     moved = {name for name, value in result.weights.items() if not torch.equal(value, original[name])}
     encoder = {name for name, _ in case.network.encoder_parameters()}
     everything = {name for name, _ in case.network.named_parameters()}
-    chosen = {Trained.ENCODER: encoder, Trained.DECODER: everything - encoder, Trained.ALL: everything}[trained]
+    early = {name for name, _ in case.network.early_parameters()}
+    chosen = {
+        Trained.ENCODER: encoder,
+        Trained.LATE_ENCODER: encoder - early,
+        Trained.DECODER: everything - encoder,
+        Trained.LATE: everything - early,
+        Trained.ALL: everything,
+    }[trained]
     assert not result.rolled_back
     assert moved <= chosen
     assert len(moved) > len(chosen) / 2
+
+
+def test_keeping_early_features_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(QUICK, steps=6, trained=Trained.LATE)
+    kept = refine(case, config)
+    early, rest = TinyNetwork.early_features, TinyNetwork.depth_from_early
+    monkeypatch.setattr(TinyNetwork, "early_features", lambda _, image: (image,))
+    monkeypatch.setattr(TinyNetwork, "depth_from_early", lambda self, image: rest(self, *early(self, image)))
+    computed = refine(case, config)
+    np.testing.assert_allclose(kept.losses, computed.losses, rtol=1e-5)
 
 
 def test_statistics_of_batch_norm_never_move(case: Case, refined: RefineResult) -> None:

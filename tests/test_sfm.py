@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfmttr import sfm
+from sfmttr import sfm, trust
 from sfmttr._sfm import child as sfm_child
 from sfmttr._sfm import colmap as sfm_colmap
 from sfmttr._sfm import health as sfm_health
@@ -28,6 +28,7 @@ from sfmttr._sfm.job import Facts, Job, Mapper, RawModel, Recipe
 from sfmttr._sfm.ladder import RungResult, climb, ladder
 from sfmttr._sfm.sparse import camera_from_colmap, camera_to_colmap, largest_angles_deg, sparse_from_raw
 from sfmttr._sfm.store import match_images
+from sfmttr._sfm.tries import NO_MODEL, Rung
 from sfmttr.config import SfmConfig
 from sfmttr.errors import Cancelled, ReconstructionError
 from sfmttr.types import Camera, FrameSet, NoModel, Progress, SfmAttempt, SparseModel
@@ -231,6 +232,41 @@ def test_every_figure_can_lower_the_score(worse: dict[str, float]) -> None:
     verdict = health_score(replace(good, **worse))
     assert verdict.score < 0.8
     assert len(verdict.concerns) == 1
+
+
+# One with small pictures and cars that move, one from a hand that pauses; their cheap figures are alike.
+GREY = HealthFigures(0.55, 0.97, 94.0, 7.0, 0.5, 1.0, 14.0)
+BLURRED = HealthFigures(0.9, 0.95, 65.0, 7.0, 0.3, 1.0, 6.0)
+
+
+def test_parts_of_the_clip_decide_in_doubt() -> None:
+    assert health_score(GREY).score > 0.5
+    assert health_score(replace(GREY, halves_disagreement=0.2)).score < 0.2
+    assert health_score(BLURRED).score < 0.5
+    assert health_score(replace(BLURRED, halves_disagreement=0.01)).score > 0.6
+
+
+def test_poor_is_what_the_trust_gate_calls_poor() -> None:
+    assert sfm_health.POOR == trust.THRESHOLD
+
+
+def test_parts_that_agree_do_not_excuse_everything() -> None:
+    rotation = HealthFigures(0.15, 0.05, 49.0, 5.0, 1.0, 1.0, 7.5)
+    assert health_score(replace(rotation, halves_disagreement=0.005)).score < 0.5
+
+
+@pytest.mark.parametrize(
+    ("figures", "worth"),
+    [
+        (HealthFigures(0.4, 0.3, 70.0), False),  # clear
+        (GREY, True),
+        (BLURRED, True),
+        (HealthFigures(0.15, 0.05, 49.0, degenerate_pair_ratio=1.0), False),  # poor in any case
+        (HealthFigures(*POOR[0]), False),
+    ],
+)
+def test_parts_are_compared_only_when_they_could_turn_the_verdict(figures: HealthFigures, worth: bool) -> None:
+    assert sfm_health.halves_would_tell(figures) is worth
 
 
 def test_step_evenness() -> None:
@@ -540,6 +576,49 @@ def test_halves_agree_up_to_scale(raw: RawModel) -> None:
     assert halves_disagreement(raw, half_of(raw, 0, 3.0, 0.3), half_of(raw, 1, 0.2, 0.3)) > 0.01
 
 
+@pytest.fixture
+def parts(raw: RawModel, frames: FrameSet, tmp_path: Path) -> Callable[..., float]:
+    """The disagreement of the parts of `raw` when each part's rung ends with one of the given results."""
+
+    def disagreement(*results: RungResult[Rung], left_s: float = 9.0) -> float:
+        raw.write(tmp_path)
+        endings = iter(results)
+        tries = SimpleNamespace(time_left_s=lambda: left_s, run=lambda recipe, limit_s, subset: next(endings))
+        return sfm._disagreement_of_halves(frames, tries, Recipe(), Rung(tmp_path, Facts()))  # type: ignore[arg-type]
+
+    return disagreement
+
+
+def ending(registered: int, folder: Path | None, note: str = "") -> RungResult[Rung]:
+    attempt = SfmAttempt("part", registered, 100, 1.0, note)
+    return RungResult(attempt, None if folder is None else Rung(folder, Facts()))
+
+
+def test_parts_that_agree(parts: Callable[..., float], tmp_path: Path) -> None:
+    assert parts(ending(5, tmp_path), ending(5, tmp_path)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_part_without_a_model_disagrees(parts: Callable[..., float], tmp_path: Path) -> None:
+    assert parts(ending(0, None, NO_MODEL)) == 1.0
+    assert parts(ending(5, tmp_path), ending(2, tmp_path)) < 1e-9  # few frames, but they agree
+
+
+def test_a_part_that_has_lost_the_common_points_disagrees(
+    parts: Callable[..., float], raw: RawModel, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    replace(raw, obs_feature=raw.obs_feature + 10_000).write(elsewhere)
+    assert parts(ending(5, tmp_path), ending(2, elsewhere)) == 1.0
+    assert math.isnan(parts(ending(5, tmp_path), ending(5, elsewhere)))
+
+
+@pytest.mark.parametrize("note", ["out of time", "the process crashed (ended by signal 6)"])
+def test_a_part_that_was_not_finished_says_nothing(parts: Callable[..., float], tmp_path: Path, note: str) -> None:
+    assert math.isnan(parts(ending(5, tmp_path), ending(0, None, note)))
+    assert math.isnan(parts(left_s=0.0))
+
+
 # --------------------------------------------------------------------------------------- a real small clip
 
 
@@ -584,9 +663,23 @@ def test_a_clip_is_reconstructed(layers: FrameSet, layered: SimpleNamespace) -> 
     assert model.health.registered == len(layers)
     assert model.health.focal_px == pytest.approx(240.0)  # given, so it stays
     assert model.attempts[0].rung == model.rung == "standard"
+    assert model.health.halves_disagreement is None  # there was no doubt
     # depth = focal * baseline / shift; far and near cards differ by a factor of 6
     depth = np.concatenate([view.depth for view in model.views])
     assert np.percentile(depth, 99) / np.percentile(depth, 1) == pytest.approx(6, rel=0.1)
+
+
+def test_in_doubt_the_parts_are_compared_and_reported(
+    layers: FrameSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sfm_health, "halves_would_tell", lambda figures: True)
+    monkeypatch.setattr(sfm, "_MIN_PART", 4)
+    model = sfm.reconstruct(layers, LAYERS_CONFIG, tmp_path / "out")
+    assert isinstance(model, SparseModel)
+    assert model.health.halves_disagreement is not None
+    assert model.health.halves_disagreement < 0.03
+    assert sfm.load_model(layers, tmp_path / "out").health == model.health
+    assert [attempt.rung for attempt in model.attempts] == ["standard"]
 
 
 def test_progress_names_stage_and_rung(layered: SimpleNamespace) -> None:

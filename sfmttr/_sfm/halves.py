@@ -1,4 +1,10 @@
-"""Do two halves of the frames, mapped apart, give the same depths? Arrays only."""
+"""Do the earlier and the later part of a clip, mapped apart, give the same depths? Arrays only.
+
+What stands still has one shape all through the clip. What moves by itself can look like a still scene for a while, but
+not like the same one later. Even and odd frames would see the same movements and agree on the same wrong shape (tried:
+0.017 to 0.037 in traffic, up to 0.009 in still scenes), so the parts are consecutive. They overlap, so that the points
+compared, which the middle sees, are known well to both (still scenes: up to 0.036 without overlap, 0.017 with it).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +15,14 @@ from sfmttr._sfm.job import RawModel
 _MIN_COMMON = 10
 
 
-def halves_disagreement(whole: RawModel, even: RawModel, odd: RawModel) -> float:
-    """Median over points of |log(even / odd)|, after the median; nan with too few common points."""
-    even_ratio, odd_ratio = (_log_ratio_by_point(half, whole) for half in (even, odd))
-    difference = even_ratio - odd_ratio
+def halves_disagreement(whole: RawModel, first: RawModel, second: RawModel) -> float:
+    """Median over points of |log(first / second)|, after the median; nan with too few common points.
+
+    Each half's depth of a point is taken relative to the whole model's at the same observations, so that points can be
+    compared though the features that each half uses may differ.
+    """
+    first_ratio, second_ratio = (_log_ratio_by_point(half, whole) for half in (first, second))
+    difference = first_ratio - second_ratio
     difference = difference[np.isfinite(difference)]
     if len(difference) < _MIN_COMMON:
         return float("nan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class HealthFigures:
     registered_ratio: float = 1.0
     track_length: float = _NAN
     halves_disagreement: float = _NAN
-    """Median |log ratio| of depths from even and odd frames, see `sfm.depth_agreement_of_halves`."""
+    """Median |log ratio| of depths from the earlier and the later part, see `halves`; 1 when a part has no model."""
 
 
 @dataclass(frozen=True)
@@ -60,26 +60,49 @@ class _Sign:
     factor: float
     concern: str
     advice: str
+    redeemable: bool = False
+    """Has innocent reasons too (blur, stop-and-go): parts of the clip that agree take half of it away."""
 
 
+CLEAR = 0.8
+"""With this score from the cheap figures, the halves are not worth their time."""
+POOR = 0.5
+"""Below this the trust gate asks the network as well (`trust.THRESHOLD`), and advice is given."""
 _CONCERN_BELOW = 0.75
-_ADVICE_BELOW = 0.5
+_HALVES_AGREE, _HALVES_DISAGREE = 0.03, 0.08
+"""Measured by `benchmarks.trust`: @@RANGES@@"""
 
 
 def health_score(figures: HealthFigures) -> HealthScore:
     """Score between 0 and 1: the product of one factor a figure, so that several mild signs add up to a poor score.
 
-    The knees were set on the five reconstructions of DESIGN's trust gate (section 4), before the figures without a
-    column there were known; those only count where they are far out.
+    The knees of the cheap figures were set on the five reconstructions of DESIGN's trust gate (section 4). No
+    combination of them separates small wrong clips (0.5 px, steps that vary by 100 %, a plausible view: 0.6) from a
+    hand-held clip with pauses; in that grey zone the halves decide.
     """
     signs = _signs(figures)
     score = math.prod(sign.factor for sign in signs)
     worrying = sorted((s for s in signs if s.factor < _CONCERN_BELOW), key=lambda s: s.factor)
-    advice = worrying[0].advice if worrying and score < _ADVICE_BELOW else ""
+    advice = worrying[0].advice if worrying and score < POOR else ""
     return HealthScore(score, tuple(sign.concern for sign in worrying), advice)
 
 
+def halves_would_tell(figures: HealthFigures) -> bool:
+    """Whether the halves can turn the verdict: neither clear without them, nor poor even if they agreed."""
+    return health_score(figures).score < CLEAR and health_score(replace(figures, halves_disagreement=0.0)).score >= POOR
+
+
 def _signs(f: HealthFigures) -> list[_Sign]:
+    agree = (
+        0.0
+        if math.isnan(f.halves_disagreement)
+        else _ramp(f.halves_disagreement, good=_HALVES_AGREE, bad=_HALVES_DISAGREE, floor=0.0)
+    )
+    signs = _plain_signs(f)
+    return [replace(s, factor=s.factor ** (1 - agree / 2)) if s.redeemable else s for s in signs]
+
+
+def _plain_signs(f: HealthFigures) -> list[_Sign]:
     moving = "Film a stretch without traffic or other moving things, or give the intrinsics."
     sideways = "Move the camera more, and sideways."
     return [
@@ -87,6 +110,7 @@ def _signs(f: HealthFigures) -> list[_Sign]:
             _ramp(f.reprojection_px, good=0.5, bad=1.4, floor=0.2),
             f"points are reprojected {f.reprojection_px:.2f} pixels off on average",
             moving,
+            redeemable=True,
         ),
         _Sign(
             _ramp(f.step_evenness, good=0.5, bad=1.4, floor=0.3),
@@ -94,6 +118,7 @@ def _signs(f: HealthFigures) -> list[_Sign]:
             if math.isfinite(f.step_evenness)
             else "",
             moving,
+            redeemable=True,
         ),
         _Sign(
             _view_factor(f.horizontal_view_deg),
@@ -121,8 +146,8 @@ def _signs(f: HealthFigures) -> list[_Sign]:
             "Film more slowly, or use more frames.",
         ),
         _Sign(
-            _ramp(f.halves_disagreement, good=0.06, bad=0.3, floor=0.2),
-            f"even and odd frames give depths that differ by {100 * f.halves_disagreement:.0f} %",
+            _ramp(f.halves_disagreement, good=_HALVES_AGREE, bad=_HALVES_DISAGREE, floor=0.2),
+            "the earlier and the later part of the clip do not give the same depths",
             moving,
         ),
     ]

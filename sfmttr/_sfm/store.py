@@ -10,7 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,8 +23,9 @@ from sfmttr.errors import ReconstructionError
 from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 
 CARD_FILE = "sfm.json"
-_FORMAT = 1
+_FORMAT = 2
 """Counted up when what is stored changes its meaning: older caches are then not used."""
+_MAY_BE_NONE = {field.name for field in fields(SfmHealth) if field.default is None}
 _MODEL_FILES = ("cameras", "images", "points3D")
 
 
@@ -54,7 +55,10 @@ def read_card(folder: Path) -> Card:
     if not has_model(folder) or not (folder / CARD_FILE).exists():
         raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
     values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    card: dict[str, Any] = {name: math.nan if value is None else value for name, value in values["health"].items()}
+    card: dict[str, Any] = {
+        name: math.nan if value is None and name not in _MAY_BE_NONE else value
+        for name, value in values["health"].items()
+    }
     card["concerns"] = tuple(card["concerns"])
     attempts = tuple(SfmAttempt(**attempt) for attempt in values["attempts"])
     return Card(SfmHealth(**card), values["rung"], attempts, values["seconds"])

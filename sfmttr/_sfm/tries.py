@@ -16,6 +16,7 @@ from sfmttr.config import SfmConfig
 from sfmttr.types import FrameSet, OnProgress, Progress, SfmAttempt
 
 STAGE = "sfm"
+NO_MODEL = "no model found"
 _GRACE = 0.05
 """The child hands over what it has this share of the time before it is killed (at least `_MIN_GRACE_S`)."""
 _MIN_GRACE_S = 3.0
@@ -60,7 +61,7 @@ class Tries:
             self.timed_out, note = True, "out of time"
         raw = RawModel.read(output) if store.has_model(output) else None
         if raw is None or len(raw.xyz_in_world) == 0:
-            attempt = SfmAttempt(recipe.name, 0, 0, seconds, note or "no model found")
+            attempt = SfmAttempt(recipe.name, 0, 0, seconds, note or NO_MODEL)
             return RungResult(attempt, hopeless=outcome.ok and self._hopeless(outcome.facts))
         attempt = SfmAttempt(recipe.name, len(raw.image_name), len(raw.xyz_in_world), seconds, note)
         return RungResult(attempt, Rung(output, outcome.facts))

@@ -45,6 +45,21 @@ class DepthNetwork(nn.Module, ABC):
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names (as in `state_dict`) and parameters of the encoder: what SfM-TTR trains (paper, section 3.3)."""
 
+    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The first part of `forward`, which a refinement may leave as it is and compute once a frame.
+
+        `depth_from_early(*early_features(image))` is `forward(image)`. By default there is no such part.
+        """
+        return (image,)
+
+    def depth_from_early(self, *features: Tensor) -> Tensor:
+        """The rest of `forward`."""
+        return self(*features)
+
+    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters that `early_features` uses; all of them are the encoder's."""
+        return iter(())
+
     def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """What the authors' files hold, in the registry's order, as one state dict of this network.
 
@@ -54,7 +69,7 @@ class DepthNetwork(nn.Module, ABC):
 
     def prepare(self, rgb: np.ndarray) -> Tensor:
         """One image (H, W, 3) uint8 to (1, 3, h, w) float in [0, 1] at working size, antialiased bilinear."""
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255.0
+        image = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255.0
         hw = self.working_hw((rgb.shape[0], rgb.shape[1]))
         return resize_image(image, hw)
 
