@@ -296,3 +296,22 @@ def test_nyu_weights_see_a_room() -> None:
         scales.append(np.median(truth[known] / depth[known]))
     assert np.median(correlations) > 0.7
     assert 0.4 < np.median(scales) < 2.5
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_early_and_late_part_are_the_network(name: str) -> None:
+    network = networks.build(name)
+    image = torch.rand(1, 3, *network.working_hw((120, 160)), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(network.depth_from_early(*network.early_features(image)), network(image))
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_early_parameters_are_those_that_early_features_use(name: str) -> None:
+    network = networks.build(name)
+    early, encoder = dict(network.early_parameters()), dict(network.encoder_parameters())
+    assert early.keys() < encoder.keys()
+    features = network.early_features(torch.rand(1, 3, *network.working_hw((120, 160))))
+    sum(feature.sum() for feature in features).backward()
+    used = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert used == set(early)
