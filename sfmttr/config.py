@@ -41,13 +41,13 @@ class VideoConfig:
 class SfmConfig:
     """How the reconstruction is made."""
 
-    long_side: int = 1280
+    long_side: int = 720
     """Images are matched at most this wide or high."""
     max_features: int = 2048
     """SIFT features an image."""
     first_octave: int = -1
     """-1 doubles the image first; 0 starts at its own size (half the time, half the points, a third more error)."""
-    overlap: int = 5
+    overlap: int = 3
     """Frames after each that it is matched with (twice that many on the second half, at doubling distances)."""
     exhaustive_up_to: int = 30
     """Unordered images up to this many are matched each with each; videos always in sequence."""
@@ -96,6 +96,10 @@ class AlignConfig:
     """Relative error below which a point is trained on."""
     trials: int = 200
     """RANSAC trials; the reference makes 20."""
+    own_word: bool = True
+    """Where network and reconstruction disagree on the whole, keep points that a healthy reconstruction is sure of,
+    too: the network is far from its domain, and what it got most wrong is what it has to learn. (Where they agree,
+    points that fail the relaxed model are mostly wrong, or out of the network's range.)"""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,8 @@ class RefineConfig:
     """The test-time loop (paper, section 3.3). Field defaults are the paper's."""
 
     steps: int = 200
+    equal_time: bool = False
+    """Make as many steps as take the time of `steps` whole ones, when early features are kept."""
     learning_rate: float = 1e-4
     loss: LossForm = LossForm.ABSOLUTE
     schedule: Schedule = Schedule.CONSTANT
@@ -186,7 +192,7 @@ class FuseConfig:
     """Width in log depth: pixels whose depths differ by about this share more speak little for each other."""
     prior: float = 0.5
     """Weight of "no correction", in points of full weight."""
-    max_factor: float = 2.0
+    max_factor: float = 5.0
     """Points that ask for more than this are taken for outliers."""
     outlier_scale: float = 6.0
     """Points whose log residual is this many times the clip's median count half (Cauchy's weights): errors of SfM
@@ -203,7 +209,7 @@ class Recipe:
 
 
 _PAPER = Recipe(
-    AlignConfig(inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20),
+    AlignConfig(inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20, own_word=False),
     WeightConfig(),
     RefineConfig(),
 )
@@ -211,7 +217,7 @@ _DEFAULT = Recipe(
     AlignConfig(),
     WeightConfig(),
     RefineConfig(
-        steps=600,
+        equal_time=True,
         learning_rate=1e-3,
         loss=LossForm.LOG,
         schedule=Schedule.ONE_CYCLE,
@@ -222,7 +228,7 @@ _DEFAULT = Recipe(
 RECIPES = {
     Preset.PAPER: _PAPER,
     Preset.DEFAULT: _DEFAULT,
-    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=150)),
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=60)),
 }
 
 
@@ -282,4 +288,8 @@ class RunConfig:
     def recipe(self) -> Recipe:
         """The preset's recipe, with what was changed on top of it."""
         recipe = RECIPES[self.preset]
-        return recipe if self.steps is None else replace(recipe, refine=replace(recipe.refine, steps=self.steps))
+        return (
+            recipe
+            if self.steps is None
+            else replace(recipe, refine=replace(recipe.refine, steps=self.steps, equal_time=False))
+        )

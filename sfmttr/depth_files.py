@@ -102,7 +102,7 @@ def write_depth_png(path: Path, depth: Depth, scale: PngScale) -> None:
         raise DepthKindError(f"the PNG scale is for {scale.kind} depth and this is {depth.kind}; choose one for it")
     image = Image.fromarray(_steps(depth.values, scale))
     with atomic_file(path) as part:
-        image.save(part, format="PNG", pnginfo=_png_info(scale))
+        image.save(part, format="PNG", pnginfo=_png_info(scale), compress_level=1)
 
 
 def _steps(values: np.ndarray, scale: PngScale) -> np.ndarray:

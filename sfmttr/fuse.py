@@ -9,6 +9,7 @@ from points a weak prior pulls the correction to none. It needs no training.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,8 +143,10 @@ def fuse_clip(
     `reference` (M,) depth at `observations` (sorted by frame), in the unit of `maps`; `weight` (M,) in [0, 1].
     """
     weight = weight * trusted_share(np.log(reference) - np.log(sample_at(maps, observations)), config)
-    result = np.empty((len(maps), *hw), np.float32)
-    for frame, depth in enumerate(maps):
+
+    def fused(frame: int) -> np.ndarray:
         rows = slice(*np.searchsorted(observations.frame, [frame, frame + 1]))
-        result[frame] = fuse(depth, observations.grid[rows], reference[rows], weight[rows], hw, config)
-    return result
+        return fuse(maps[frame], observations.grid[rows], reference[rows], weight[rows], hw, config)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:  # filters and sampling release the GIL
+        return np.stack(list(pool.map(fused, range(len(maps)))))

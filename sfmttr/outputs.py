@@ -40,6 +40,10 @@ FILES = (
     "comparison.mp4",
     *(f"cloud_{column}.{suffix}" for column in ("before", "after") for suffix in ("ply", "glb")),
 )
+PANEL_WIDTH = 1120
+"""Of the video and the picture, with captions and colour bar."""
+CLOUD_FRAMES = 20
+"""Frames that a PLY is made of; neighbouring frames see the same."""
 MESH_FRAMES = 5
 """Surfaces in a GLB: enough to walk around in, small enough to load on a phone."""
 
@@ -215,7 +219,7 @@ def _panels(clip: _Clip, frame: int) -> np.ndarray:
     if clip.result.refined is not None:
         panels.append(viz.colourise(clip.depth(clip.best, frame).values, clip.range))
         captions.append("after (rolled back)" if clip.result.refined.rolled_back else "after")
-    return viz.side_by_side(panels, captions, (clip.range, clip.unit), width=1280)
+    return viz.side_by_side(panels, captions, (clip.range, clip.unit), width=PANEL_WIDTH)
 
 
 def _write_video(clip: _Clip) -> None:
@@ -276,7 +280,7 @@ def _write_clouds(clip: _Clip) -> None:
                 frame = views[i].frame
                 yield PosedDepth(clip.result.frames.read(frame).rgb, clip.depth(maps, frame), views[i])
 
-        spread = _spread(len(views), 40)
+        spread = _spread(len(views), CLOUD_FRAMES)
         cloud = clouds.cloud_from_depth(posed(spread), len(spread), sfm_units)
         clouds.write_ply(clip.result.folder / f"cloud_{name}.ply", cloud, metres)
         few = _spread(len(views), MESH_FRAMES)

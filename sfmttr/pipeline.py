@@ -41,7 +41,7 @@ from sfmttr.targets import (
     sample_at,
     select,
 )
-from sfmttr.trust import judge
+from sfmttr.trust import THRESHOLD, agreement_score, judge
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
 
 OnStep = Callable[[RefineStep, Refinement], None]
@@ -227,6 +227,7 @@ class _Run:
             relaxed,
             dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
             doubtful=model.health.score < DOUBTFUL_HEALTH,
+            own_word=config.recipe.align.own_word and agreement_score(agreed) < THRESHOLD,
         )
         return Aligned(observations, alignment, agreed, judge(model.health, agreed), selection)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -113,6 +113,13 @@ def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.
     return chosen
 
 
+def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
+    """With `equal_time`, as many steps on kept early features as cost what the whole ones would."""
+    if not config.equal_time:
+        return config
+    return replace(config, steps=round(config.steps / network.late_cost), equal_time=False)
+
+
 class Refinement:
     """One refinement of a copy of `network` on `images`.
 
@@ -126,18 +133,18 @@ class Refinement:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
         started = time.perf_counter()
-        self._config, self._compute = config, compute
+        self._compute = compute
         self._rng = np.random.default_rng(seed)
         self._format = network.preferred_memory_format
         # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
         self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
-        every = max(1, -(-len(targets.validation) // config.validation_frames))
+        every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
-        self._early_is_fixed = (
-            trained_parameters(network, config.trained).keys().isdisjoint(dict(network.early_parameters()))
-        )
+        moving = trained_parameters(network, config.trained)
+        self._early_is_fixed = moving.keys().isdisjoint(dict(network.early_parameters()))
+        self._config = affordable(config, network) if self._early_is_fixed else config
         self._features: dict[int, tuple[Tensor, ...]] = {}
         self._original = state_dict_cpu(network)
         self._best = (0, self._validation_error(targets.network_scale), self._original)

@@ -210,14 +210,19 @@ class Selection:
     tracks_left_out: int
 
 
-def select(observations: Observations, relaxed: np.ndarray, frame_scale: dict[int, float], doubtful: bool) -> Selection:
-    """What the relaxed model keeps; from a `doubtful` reconstruction, less the frames and tracks that disagree grossly.
+def select(
+    observations: Observations, relaxed: np.ndarray, frame_scale: dict[int, float], *, doubtful: bool, own_word: bool
+) -> Selection:
+    """Which observations a network may learn from.
 
-    `relaxed` (M,) bool; `frame_scale`: each frame's own scale over the clip's. A track is left out when most of its
-    observations are rejected, a frame when its own scale is off by more than a factor of two.
+    `relaxed` (M,) bool is what the relaxed model keeps: what is rejected is either a bad point, or a place where the
+    network is far off, which is what there is to learn. With `own_word`, points that are reliable on SfM's own word
+    stay, too. From a `doubtful` reconstruction they do not, and the frames and tracks that disagree grossly with the
+    network are left out: a track when most of its observations are rejected, a frame when its own scale
+    (`frame_scale`, over the clip's) is off by more than a factor of two.
     """
     if not doubtful:
-        return Selection(relaxed, 0, 0)
+        return Selection(relaxed | observations.reliable if own_word else relaxed, 0, 0)
     seen = np.bincount(observations.point)
     rejected = np.bincount(observations.point, weights=~relaxed, minlength=len(seen))
     bad_track = rejected > 0.5 * seen

@@ -107,6 +107,7 @@ def _colour_table(name: str) -> np.ndarray:
     return matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
 
 
+@lru_cache(maxsize=4)
 def colour_bar(range_: ColourRange, unit: str, height: int) -> np.ndarray:
     """A vertical bar (`height`, W, 3) with round depths beside it, far at the top as in most pictures."""
     label_height = _text_hw(unit)[0] + MARGIN
@@ -164,6 +165,7 @@ def _resized(rgb: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
 
 
+@lru_cache(maxsize=16)
 def _caption(text: str, width: int) -> np.ndarray:
     """A line of text, `width` wide, cut with dots when it is too long."""
     while _text_hw(text)[1] > width and len(text) > 3:

@@ -165,7 +165,7 @@ def test_reliable_by_the_reconstructions_word_alone() -> None:
 
 def test_healthy_reconstructions_keep_what_is_relaxed() -> None:
     relaxed = np.array([True, False, True, True])
-    selection = select(few(), relaxed, {0: 5.0}, doubtful=False)
+    selection = select(few(), relaxed, {0: 5.0}, doubtful=False, own_word=False)
     np.testing.assert_array_equal(selection.keep, relaxed)
     assert (selection.frames_left_out, selection.tracks_left_out) == (0, 0)
 
@@ -173,14 +173,14 @@ def test_healthy_reconstructions_keep_what_is_relaxed() -> None:
 def test_doubtful_tracks_go_when_most_of_them_is_rejected() -> None:
     rows = few(6, point=[0, 0, 0, 1, 1, 2])
     relaxed = np.array([False, False, True, False, True, True])
-    selection = select(rows, relaxed, {0: 1.0}, doubtful=True)
+    selection = select(rows, relaxed, {0: 1.0}, doubtful=True, own_word=False)
     assert selection.keep.tolist() == [False, False, False, False, True, True]  # a half is not most
     assert selection.tracks_left_out == 1
 
 
 def test_doubtful_frames_go_when_their_scale_is_off_by_two() -> None:
     rows = few(5, frame=[0, 1, 2, 3, 4])
-    selection = select(rows, np.ones(5, bool), {0: 1.0, 1: 2.1, 2: 0.45, 3: 1.9}, doubtful=True)
+    selection = select(rows, np.ones(5, bool), {0: 1.0, 1: 2.1, 2: 0.45, 3: 1.9}, doubtful=True, own_word=False)
     assert selection.keep.tolist() == [True, False, False, True, True]
     assert selection.frames_left_out == 2
 

@@ -132,6 +132,8 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     options.ba_global_frames_ratio = options.ba_global_points_ratio = recipe.ba_ratio
     options.ba_global_max_refinements = recipe.ba_refinements
     options.ba_global_max_num_iterations = recipe.ba_iterations
+    options.ba_local_max_num_iterations = recipe.local_ba_iterations
+    options.ba_local_max_refinements = 1
     options.mapper.abs_pose_refine_focal_length = not job.camera_fixed
     options.mapper.abs_pose_refine_extra_params = not job.camera_fixed
     options.mapper.init_max_forward_motion = recipe.max_forward_motion

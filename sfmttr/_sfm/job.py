@@ -31,10 +31,10 @@ class Recipe:
     """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
 
     name: str = "standard"
-    long_side: int = 1280
+    long_side: int = 720
     max_features: int = 2048
     first_octave: int = -1
-    overlap: int = 5
+    overlap: int = 3
     """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
     guided_matching: bool = False
     mapper: Mapper = Mapper.INCREMENTAL
@@ -44,11 +44,13 @@ class Recipe:
     """Largest share of forward motion in the first pair; 1 allows a camera that drives straight ahead."""
     min_first_angle_deg: float = 4.0
     """Smallest triangulation angle of the first pair."""
-    ba_ratio: float = 1.4
+    ba_ratio: float = 1.7
     """The whole model is adjusted each time it has grown by this factor."""
     ba_refinements: int = 2
     ba_iterations: int = 20
     """Of one adjustment of the whole model; -1: the library's 50."""
+    local_ba_iterations: int = 8
+    """Of the adjustment around each new frame; the library's 25 buys nothing here that the last one does not."""
     polish_iterations: int = 10
     """Of the last adjustment, which has a robust loss; 0: none."""
     max_error_px: float = 4.0

@@ -34,6 +34,9 @@ class DepthNetwork(nn.Module, ABC):
     """What training on a CPU is fastest in: pass it to `network.to(memory_format=...)` and to the images'. Values are
     the same up to rounding."""
 
+    late_cost: float = 1.0
+    """Time of a training step on kept early features, as a share of a whole step's (measured on two CPU cores)."""
+
     @abstractmethod
     def working_hw(self, hw: HW) -> HW:
         """The size that an image of size `hw` is resized to before `forward`."""
