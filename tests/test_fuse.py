@@ -103,7 +103,7 @@ def test_the_unit_does_not_matter(k: float) -> None:
 
 def test_points_that_ask_for_too_much_are_outliers() -> None:
     grid = DENSE[::7]
-    reference = sample_numpy(depth(), grid) * np.float32(2.1)
+    reference = sample_numpy(depth(), grid) * np.float32(1.05 * CONFIG.max_factor)
     np.testing.assert_array_equal(fuse(depth(), grid, reference, ones(grid), HW, CONFIG), depth())
 
 

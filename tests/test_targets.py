@@ -187,3 +187,13 @@ def test_doubtful_frames_go_when_their_scale_is_off_by_two() -> None:
 
 def test_splits_are_numbered_as_stored() -> None:
     assert [Split.TRAIN, Split.VALIDATION, Split.TEST] == [0, 1, 2]
+
+
+def test_own_word_keeps_reliable_points_that_the_network_rejects() -> None:
+    rows = few(relative_sigma=[0.01, 0.2, 0.01, 0.01])
+    none = np.zeros(len(rows), bool)
+    kept = select(rows, none, {}, doubtful=False, own_word=True).keep
+    np.testing.assert_array_equal(kept, rows.reliable)
+    assert kept.any()
+    assert not kept.all()
+    assert not select(rows, none, {}, doubtful=True, own_word=True).keep.any()

@@ -31,7 +31,7 @@ class Recipe:
     """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
 
     name: str = "standard"
-    long_side: int = 720
+    long_side: int = 880
     max_features: int = 2048
     first_octave: int = -1
     overlap: int = 3
