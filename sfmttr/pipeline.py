@@ -235,7 +235,7 @@ class _Run:
     def _refine_key(self) -> str:
         config = self._config
         sparse = self._folder.manifest.stage("sfm")
-        settings = [config.recipe, config.split, config.seed, str(self._compute.device)]
+        settings = [config.recipe, config.split, config.seed, str(self._compute.device), self._network.late_cost]
         return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
