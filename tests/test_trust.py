@@ -62,4 +62,9 @@ def test_statement_says_what_was_seen_and_what_helps() -> None:
 def test_agreement_is_a_share() -> None:
     assert agreement_score(agreed(1.0, 1.0, 0.0)) == 1
     assert agreement_score(agreed(0.0, -1.0, float("inf"))) == 0
-    assert agreement_score(agreed(0.65, 0.45, 0.21)) == pytest.approx(0.5)
+    assert agreement_score(agreed(0.75, 0.65, 0.20)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("poor", [agreed(0.3, 1.0, 0.0), agreed(1.0, 0.0, 0.0), agreed(1.0, 1.0, 0.7)])
+def test_one_poor_figure_is_disagreement(poor: Agreement) -> None:
+    assert agreement_score(poor) == 0
