@@ -420,10 +420,6 @@ class RunFolder:
         if kept != self._manifest.stages:
             self._keep(kept)
 
-    def invalidate_from(self, stage: str) -> None:
-        """Forget `stage` and all that finished after it, and delete what they wrote."""
-        self._keep(self._stages_before(stage))
-
     def _stages_before(self, stage: str) -> tuple[StageRecord, ...]:
         names = [record.name for record in self._manifest.stages]
         return self._manifest.stages[: names.index(stage)] if stage in names else self._manifest.stages

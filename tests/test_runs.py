@@ -65,11 +65,11 @@ def test_folders_are_recorded_file_by_file(tmp_path):
     assert list(record.files) == ["depth/a.png", "depth/b.png"]
 
 
-def test_invalidating_drops_later_stages_and_their_files(tmp_path):
+def test_invalidating_drops_these_stages_and_their_files(tmp_path):
     with RunFolder(tmp_path) as run:
         for stage in ("frames", "sfm", "refine"):
             _finish(run, stage, stage, f"{stage}/result.txt")
-        run.invalidate_from("sfm")
+        run.invalidate(("sfm", "refine", "not there"))
         assert [record.name for record in read_manifest(tmp_path).stages] == ["frames"]
         assert (tmp_path / "frames/result.txt").exists()
         assert not (tmp_path / "sfm").exists()
