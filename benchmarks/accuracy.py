@@ -4,8 +4,8 @@
                                   [--hold-out-frames 8] [--seeds 0 1 2] [--out results/accuracy]
 
 Prints one row a run and column, and writes `accuracy.json`. Runs are kept in --out and resumed; structure-from-motion
-is shared between them, so that presets are compared on the same points. Ground truth only measures: settings were
-chosen on held-out points, which are printed too.
+is shared between them, so that presets are compared on the same points. Held-out points are
+printed beside ground truth: settings are to be chosen on them.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Preset(StrEnum):
     PAPER = "paper"
     """The published recipe to the letter."""
     DEFAULT = "default"
-    """Better at equal time; chosen on held-out points."""
+    """Better at about equal time."""
     FAST = "fast"
     """For two minutes of patience."""
 
@@ -183,7 +183,7 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class FuseConfig:
-    """Fused depth; widths were chosen on validation points."""
+    """Fused depth."""
 
     long_side: int = 640
     """It is computed at most this wide or high."""

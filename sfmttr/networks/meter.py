@@ -231,7 +231,7 @@ class _Encoder(nn.Module):
         self.conv2 = _conv_norm_relu(c[5], c[6])
 
     def early(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at 1/16, 1/8 and 1/4: where nine tenths of the time goes, at a fifth of the parameters."""
+        """Features at 1/16, 1/8 and 1/4: where most of the time goes, at a fifth of the parameters."""
         quarter = self.mv2[1](self.mv2[0](self.conv1(image)))
         eighth = self.mv2[4](self.mv2[3](self.mv2[2](quarter)))
         return self.mv2[5](self.mvit[0](eighth)), eighth, quarter
