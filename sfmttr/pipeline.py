@@ -88,8 +88,9 @@ def run(
             folder.describe(config, config.seed)
             return _Run(clip, folder, config, on_progress, on_step).execute()
     except BaseException as error:
+        stopped = (Cancelled, KeyboardInterrupt)
         # Who stopped may go on from the frames; who gave wrong input gets no half-written run.
-        worth_keeping = ("frames", "sfm", "depth") if isinstance(error, Cancelled) else ("sfm", "depth")
+        worth_keeping = ("frames", "sfm", "depth") if isinstance(error, stopped) else ("sfm", "depth")
         if is_new and not any((out / name).exists() for name in worth_keeping):
             shutil.rmtree(out, ignore_errors=True)
         raise
