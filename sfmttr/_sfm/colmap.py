@@ -19,6 +19,8 @@ from sfmttr._sfm.job import Facts, Job, RawModel
 Report = Callable[[str, int, int], None]
 
 _MIN_MODEL_SIZE = 3
+_PARALLEL_FROM_RESIDUALS = 5_000
+"""Adjustments from this size on use all threads; the library waits for ten times as many."""
 _DEGENERATE = (
     pycolmap.TwoViewGeometryConfiguration.PLANAR,
     pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
@@ -125,6 +127,7 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = job.seed
     options.num_threads = options.mapper.num_threads = job.threads
+    options.ba_min_num_residuals_for_cpu_multi_threading = _PARALLEL_FROM_RESIDUALS
     options.image_names = names
     options.min_model_size = _MIN_MODEL_SIZE
     options.max_runtime_seconds = max(1, round(runtime_s))

@@ -42,8 +42,9 @@ class Recipe:
     """Map every n-th frame first, then add the others to that model."""
     max_forward_motion: float = 1.0
     """Largest share of forward motion in the first pair; 1 allows a camera that drives straight ahead."""
-    min_first_angle_deg: float = 4.0
-    """Smallest triangulation angle of the first pair."""
+    min_first_angle_deg: float = 2.0
+    """Smallest triangulation angle of the first pair. More is asked for in vain where neighbours are matched only: the
+    library then goes through all pairs for each of its trials, which takes longer than the mapping itself."""
     ba_ratio: float = 1.7
     """The whole model is adjusted each time it has grown by this factor."""
     ba_refinements: int = 2
