@@ -213,13 +213,15 @@ def _write_picture(path: Path, rgb: np.ndarray) -> None:
 
 def _panels(clip: _Clip, frame: int) -> np.ndarray:
     """Picture, before and after, with captions and one colour bar."""
-    rgb = clip.result.frames.read(frame).rgb
-    panels = [rgb, viz.colourise(clip.depth(clip.maps[Column.BEFORE], frame).values, clip.range)]
-    captions = ["frame", "before"]
-    if clip.result.refined is not None:
-        panels.append(viz.colourise(clip.depth(clip.best, frame).values, clip.range))
-        captions.append("after (rolled back)" if clip.result.refined.rolled_back else "after")
-    return viz.side_by_side(panels, captions, (clip.range, clip.unit), width=PANEL_WIDTH)
+    refined, frames = clip.result.refined, clip.result.frames
+    shown = {"before": clip.maps[Column.BEFORE]}
+    if refined is not None:
+        shown["after (rolled back)" if refined.rolled_back else "after"] = clip.best
+    hw = viz.panel_hw(frames.hw, 1 + len(shown), PANEL_WIDTH, bar=True)
+    with Image.open(frames.path(frame)) as image:
+        picture = np.asarray(image.convert("RGB").resize((hw[1], hw[0]), Image.Resampling.LANCZOS))
+    depths = [viz.colourise(resize_numpy(maps[frame], hw), clip.range) for maps in shown.values()]
+    return viz.side_by_side([picture, *depths], ["frame", *shown], (clip.range, clip.unit), width=PANEL_WIDTH)
 
 
 def _write_video(clip: _Clip) -> None:

@@ -18,6 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from sfmttr.types import HW
+
 PAPER = (255, 255, 255)
 INK = (34, 38, 46)
 FAINT_INK = (110, 116, 128)
@@ -175,20 +177,15 @@ def _caption(text: str, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _padded(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`rgb` in the top-left corner of paper."""
-    result = np.full((height, width, 3), PAPER, np.uint8)
-    result[: rgb.shape[0], : rgb.shape[1]] = rgb
-    return result
-
-
 def _below(parts: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
-    """One under the other."""
-    width = max(part.shape[1] for part in parts)
-    gaps = [0, *[gap] * (len(parts) - 1)]
-    rows = [np.pad(_padded(part, part.shape[0], width), ((g, 0), (0, 0), (0, 0)), constant_values=255)
-            for part, g in zip(parts, gaps, strict=True)]  # fmt: skip
-    return np.concatenate(rows)
+    """One under the other, on paper."""
+    height = sum(part.shape[0] for part in parts) + gap * (len(parts) - 1)
+    result = _paper(height, max(part.shape[1] for part in parts))
+    top = 0
+    for part in parts:
+        result[top : top + part.shape[0], : part.shape[1]] = part
+        top += part.shape[0] + gap
+    return result
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
@@ -198,7 +195,25 @@ def _beside(parts: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
 
 def _framed(rgb: np.ndarray) -> np.ndarray:
     """With a margin all around."""
-    return np.pad(rgb, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
+    result = _paper(rgb.shape[0] + 2 * MARGIN, rgb.shape[1] + 2 * MARGIN)
+    result[MARGIN:-MARGIN, MARGIN:-MARGIN] = rgb
+    return result
+
+
+def _paper(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), PAPER[0], np.uint8)
+
+
+def _stacked(hw: HW) -> bool:
+    """Whether panels of this size stand under each other."""
+    return hw[1] > 1.8 * hw[0]
+
+
+def panel_hw(hw: HW, count: int, width: int, *, bar: bool) -> HW:
+    """The size that `side_by_side` shows `count` panels of size `hw` at: what is made at that size is not resized."""
+    columns = 1 if _stacked(hw) else count
+    most = (width - 2 * MARGIN - (100 if bar else 0)) // columns - MARGIN
+    return hw if hw[1] <= most else (max(1, round(hw[0] * most / hw[1])), most)
 
 
 def side_by_side(
@@ -209,14 +224,13 @@ def side_by_side(
     Wide panels stand under each other, others beside each other; the whole is about `width` wide at most, and of the
     same size for the same sizes of panels, whatever they show. `bar`: range and unit of a colour bar at the right.
     """
-    stacked = panels[0].shape[1] > 1.8 * panels[0].shape[0]
-    columns = 1 if stacked else len(panels)
-    each = (width - 2 * MARGIN - (100 if bar else 0)) // columns - MARGIN
+    hw = (panels[0].shape[0], panels[0].shape[1])
+    each = panel_hw(hw, len(panels), width, bar=bar is not None)[1]
     cells = []
     for panel, text in zip(panels, captions, strict=True):
         picture = _resized(panel, each)
         cells.append(_below([_caption(text, picture.shape[1]), picture]))
-    result = _below(cells, MARGIN // 2) if stacked else _beside(cells, MARGIN)
+    result = _below(cells, MARGIN // 2) if _stacked(hw) else _beside(cells, MARGIN)
     if bar:
         result = _beside([result, colour_bar(*bar, result.shape[0])])
     return _framed(result)
