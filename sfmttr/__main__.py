@@ -131,7 +131,11 @@ def _add_sfm(group: argparse._ArgumentGroup) -> None:
 def _add_truth(group: argparse._ArgumentGroup, *, required: bool) -> None:
     group.add_argument("--ground-truth", type=Path, required=required, metavar="DIR", help="16-bit PNGs of true depth")
     group.add_argument(
-        "--ground-truth-scale", type=float, default=_TRUTH.scale, help="metres = value / scale (default: %(default)s)"
+        "--ground-truth-scale",
+        type=float,
+        default=_TRUTH.scale,
+        metavar="SCALE",
+        help="metres = value / scale (default: what the files state of themselves, else 1000: millimetres)",
     )
     group.add_argument(
         "--protocol", choices=["kitti", "indoor", "plain"], default=_TRUTH.protocol, help="(default: %(default)s)"

@@ -7,6 +7,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def read_depth_png(path: Path, scale: float | None = None) -> DepthPng:
     """
     values, text = _read_png(path)
     try:
-        stated = float(text["sfmttr:depth_scale"]) if "sfmttr:depth_scale" in text else None
+        stated = stated_scale(text)
         kind = DepthKind(text["sfmttr:depth_kind"]) if "sfmttr:depth_kind" in text else None
     except ValueError as error:
         raise RunFolderError(f"{path} states a depth scale or kind that is none ({error}); write it again") from error
@@ -143,6 +144,16 @@ def read_depth_png(path: Path, scale: float | None = None) -> DepthPng:
     if steps is None or not steps > 0:
         raise RunFolderError(f"{path} does not state its depth scale; give one (1000: millimetres, 256: KITTI)")
     return DepthPng((values / steps).astype(np.float32), kind, steps)
+
+
+def stated_scale(text: Mapping[str, str]) -> float | None:
+    """Steps a unit, as a PNG's text chunks state it; None when they do not. Raises ValueError for what is no scale."""
+    if "sfmttr:depth_scale" not in text:
+        return None
+    scale = float(text["sfmttr:depth_scale"])
+    if not 0 < scale < math.inf:
+        raise ValueError(f"a scale of {scale}")
+    return scale
 
 
 def _read_png(path: Path) -> tuple[np.ndarray, dict[str, str]]:

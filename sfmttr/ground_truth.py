@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sfmttr.config import TruthConfig
+from sfmttr.depth_files import MILLIMETRES, stated_scale
 from sfmttr.errors import GroundTruthError
 from sfmttr.types import FrameSet
+
+BESIDE = ".depth"
+"""A folder of the clip's name with this in place of its suffix holds its true depth: `street.mp4`, `street.depth/`."""
+
+
+def beside(clip: Path) -> TruthConfig | None:
+    """The ground truth that lies beside a clip under the agreed name, compared as it is (protocol "plain")."""
+    folder = clip.with_name(f"{clip.name if clip.is_dir() else clip.stem}{BESIDE}")
+    return TruthConfig(folder) if folder.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,8 @@ class GroundTruth:
 
     files: Mapping[int, Path]
     """Position in the `FrameSet` -> 16-bit PNG."""
-    scale: float
-    """depth in metres = value / scale; value 0 means no measurement."""
+    scale: float | None
+    """depth in metres = value / scale, None: as each file states, else millimetres; value 0 means no measurement."""
 
     def read(self, frame: int) -> np.ndarray:
         """(H, W) float32 metres, 0 = none. Raises `GroundTruthError` when the file is not a depth map."""
@@ -30,14 +41,15 @@ class GroundTruth:
         try:
             with Image.open(path) as image:
                 mode, values = image.mode, np.asarray(image)
-        except (OSError, UnidentifiedImageError) as error:
+                scale = self.scale or stated_scale(getattr(image, "text", {})) or MILLIMETRES
+        except (OSError, ValueError, UnidentifiedImageError) as error:
             raise GroundTruthError(f"{path.name} cannot be read as a depth image ({error}).") from error
         if values.ndim != 2 or mode in ("P", "1"):  # a palette's numbers and black and white are no depths
             raise GroundTruthError(f"{path.name} is a picture (mode {mode}); ground truth is one 16-bit channel.")
-        return values.astype(np.float32) / np.float32(self.scale)
+        return values.astype(np.float32) / np.float32(scale)
 
 
-def match_ground_truth(frames: FrameSet, folder: Path, scale: float) -> GroundTruth:
+def match_ground_truth(frames: FrameSet, folder: Path, scale: float | None) -> GroundTruth:
     """Find the truth of each frame: by name, or for a video by number, or in order when the counts are the same.
 
     Raises `GroundTruthError` when the folder is missing or nothing matches.
@@ -51,9 +63,9 @@ def match_ground_truth(frames: FrameSet, folder: Path, scale: float) -> GroundTr
     return GroundTruth(files, scale)
 
 
-def check_folder(folder: Path, scale: float) -> list[Path]:
+def check_folder(folder: Path, scale: float | None) -> list[Path]:
     """The depth maps of a folder, by name. Raises `GroundTruthError` for no folder, no files, an impossible scale."""
-    if not 0 < scale < math.inf:
+    if scale is not None and not 0 < scale < math.inf:
         raise GroundTruthError("The scale of the ground truth must be positive: depth = value / scale.")
     if not folder.is_dir():
         raise GroundTruthError(f"There is no folder of ground truth at {folder}.")

@@ -20,11 +20,11 @@ from torch import Tensor
 from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import agreement, align, relaxed_inliers
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
-from sfmttr.config import RunConfig
+from sfmttr.config import RunConfig, TruthConfig
 from sfmttr.device import Compute, choose_compute
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
-from sfmttr.ground_truth import check_folder, match_ground_truth
+from sfmttr.ground_truth import beside, check_folder, match_ground_truth
 from sfmttr.intrinsics import parse_intrinsics
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
@@ -155,6 +155,10 @@ class _Run:
     @cached_property
     def _compute(self) -> Compute:
         return choose_compute(self._config.device)
+
+    @cached_property
+    def _truth(self) -> TruthConfig | None:
+        return self._config.truth or beside(self._clip)
 
     @cached_property
     def _frames(self) -> FrameSet:
@@ -318,7 +322,7 @@ class _Run:
 
     def _check_inputs(self) -> None:
         """Everything that can be wrong with what was asked for, before minutes are spent on it."""
-        truth, intrinsics = self._config.truth, self._config.intrinsics
+        truth, intrinsics = self._truth, self._config.intrinsics
         _ = self._compute, self._network
         if truth is not None:
             check_folder(truth.folder, truth.scale)
@@ -350,7 +354,7 @@ class _Run:
             ):
                 what = name.replace("_", " ")
                 result[name] = compare_at_points(maps, observations.where(rows & reliable), scale, unit, what)
-        truth_config = self._config.truth
+        truth_config = self._truth
         if truth_config is not None:
             truth = match_ground_truth(self._frames, truth_config.folder, truth_config.scale)
             rules = protocol(truth_config.protocol, median_scaling=truth_config.median_scaling)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfmttr.depth_files import PngScale, write_depth_png
 from sfmttr.errors import GroundTruthError
-from sfmttr.ground_truth import match_ground_truth
-from sfmttr.types import FrameSet
+from sfmttr.ground_truth import beside, match_ground_truth
+from sfmttr.types import Depth, DepthKind, FrameSet
 
 
 def frames(names: list[str], numbers: list[int], *, from_video: bool = True, source_count: int = 0) -> FrameSet:
@@ -75,6 +76,32 @@ def test_values_become_metres_and_zero_stays_none(tmp_path: Path) -> None:
     depth = match_ground_truth(video([0]), folder, 256).read(0)
     assert depth.dtype == np.float32
     np.testing.assert_allclose(depth, [[0, 1, 65535 / 256]])
+
+
+def test_files_state_their_own_scale_unless_one_is_given(tmp_path: Path) -> None:
+    depth = Depth(np.full((4, 6), 3.0, np.float32), DepthKind.METRIC)
+    (tmp_path / "t").mkdir()
+    write_depth_png(tmp_path / "t/0.png", depth, PngScale(256.0, DepthKind.METRIC))
+    assert match_ground_truth(video([0]), tmp_path / "t", None).read(0)[0, 0] == 3.0
+    assert match_ground_truth(video([0]), tmp_path / "t", 128.0).read(0)[0, 0] == 6.0
+
+
+def test_files_that_state_no_scale_are_in_millimetres(tmp_path: Path) -> None:
+    folder = write(tmp_path / "t", "0.png")
+    assert match_ground_truth(video([0]), folder, None).read(0)[0, 0] == np.float32(0.001)
+
+
+def test_truth_beside_a_clip_is_found_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "street.depth", "0.png")
+    found = beside(tmp_path / "street.mp4")
+    assert found is not None
+    assert (found.folder, found.scale, found.protocol) == (tmp_path / "street.depth", None, "plain")
+    assert beside(tmp_path / "street2.mp4") is None
+    (tmp_path / "v1.2").mkdir()
+    write(tmp_path / "v1.2.depth", "0.png")
+    found = beside(tmp_path / "v1.2")
+    assert found is not None, "a folder's name has no suffix to take off"
+    assert found.folder.name == "v1.2.depth"
 
 
 @pytest.mark.parametrize("scale", [0, -5, float("nan"), float("inf")])
