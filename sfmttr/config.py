@@ -167,6 +167,9 @@ class RefineConfig:
     steps: int = 200
     equal_time: bool = False
     """Make as many steps as take the time of `steps` whole ones, when early features are kept."""
+    far_factor: float = 1.0
+    """Make this many times the steps where network and reconstruction disagree on the whole: a network far from its
+    domain has more to learn."""
     learning_rate: float = 1e-4
     loss: LossForm = LossForm.ABSOLUTE
     schedule: Schedule = Schedule.CONSTANT
@@ -207,6 +210,9 @@ class Recipe:
     align: AlignConfig
     weight: WeightConfig
     refine: RefineConfig
+    carry_frames: int = 0
+    """A point that was found in a frame also teaches this many frames before and after it, at the pixel where it must
+    lie in them: detectors miss most of what is there to be seen. Videos only: photos in no order share no views."""
 
 
 _PAPER = Recipe(
@@ -219,17 +225,19 @@ _DEFAULT = Recipe(
     WeightConfig(),
     RefineConfig(
         equal_time=True,
+        far_factor=1.5,
         learning_rate=1e-3,
         loss=LossForm.LOG,
         schedule=Schedule.ONE_CYCLE,
         sampling=Sampling.BILINEAR,
         trained=Trained.LATE_ENCODER,
     ),
+    carry_frames=2,
 )
 RECIPES = {
     Preset.PAPER: _PAPER,
     Preset.DEFAULT: _DEFAULT,
-    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=60)),
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=60, far_factor=1.0)),
 }
 
 
@@ -238,8 +246,8 @@ class TruthConfig:
     """Ground truth to compare with."""
 
     folder: Path
-    scale: float = 1000.0
-    """depth in metres = value / scale"""
+    scale: float | None = None
+    """depth in metres = value / scale; None: what the files state of themselves, else millimetres."""
     protocol: str = "plain"
     median_scaling: bool = True
 
@@ -261,7 +269,7 @@ class OutputConfig:
 class RunConfig:
     """Everything that a run depends on, apart from the clip."""
 
-    network: str = "meter-xxs-kitti"
+    network: str = "bundled"
     weights_dir: Path | None = None
     preset: Preset = Preset.DEFAULT
     steps: int | None = None
@@ -272,6 +280,7 @@ class RunConfig:
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
     truth: TruthConfig | None = None
+    """None: what lies beside the clip (`ground_truth.beside`), if anything does."""
     intrinsics: str | None = None
     """As typed: "fx,fy,cx,cy[,k1,k2]" at the clip's size, or a JSON file."""
     device: str = "auto"
@@ -292,5 +301,5 @@ class RunConfig:
         return (
             recipe
             if self.steps is None
-            else replace(recipe, refine=replace(recipe.refine, steps=self.steps, equal_time=False))
+            else replace(recipe, refine=replace(recipe.refine, steps=self.steps, equal_time=False, far_factor=1.0))
         )

@@ -34,8 +34,11 @@ from sfmttr.refine import Refinement, RefineResult, RefineStep
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import RunFolder, settings_key
 from sfmttr.targets import (
+    Split,
+    carried,
     held_out_frames,
     make_targets,
+    merged,
     observe,
     point_weights,
     sample_at,
@@ -227,14 +230,21 @@ class _Run:
         alignment = align(observations.z[rows], d[rows], config.recipe.align, rng)
         agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
         relaxed = relaxed_inliers(observations.z, d, alignment.scale, config.recipe.align)
+        doubtful = model.health.score < DOUBTFUL_HEALTH
+        own_word = config.recipe.align.own_word and agreement_score(agreed) < THRESHOLD
         selection = select(
             observations,
             relaxed,
             dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
-            doubtful=model.health.score < DOUBTFUL_HEALTH,
-            own_word=config.recipe.align.own_word and agreement_score(agreed) < THRESHOLD,
+            doubtful=doubtful,
+            own_word=own_word,
         )
-        return Aligned(observations, alignment, agreed, judge(model.health, agreed), selection)
+        # What is doubtful where it was found is not spread to where it was not.
+        reach = config.recipe.carry_frames if self._frames.from_video and not doubtful else 0
+        more = carried(model, observations, len(self._frames), self._frames.hw, reach)
+        fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
+        more = more.where(select(more, fits, {}, doubtful=False, own_word=own_word).keep)
+        return Aligned(observations, alignment, agreed, judge(model.health, agreed), selection, more)
 
     @property
     def _refine_key(self) -> str:
@@ -257,10 +267,14 @@ class _Run:
 
     def _run_refinement(self, aligned: Aligned) -> RefineResult:
         recipe = self._config.recipe
-        targets = make_targets(aligned.observations, aligned.alignment, aligned.selection.keep, recipe.weight)
-        refinement = Refinement(
-            self._network, self._images, targets, recipe.refine, self._compute, seed=self._config.seed
+        lessons = merged(
+            aligned.observations.where(aligned.selection.keep), aligned.carried.where(aligned.carried.trainable)
         )
+        targets = make_targets(lessons, aligned.alignment, recipe.weight)
+        config = recipe.refine
+        if aligned.trust.agreement < THRESHOLD:
+            config = replace(config, steps=round(config.far_factor * config.steps))
+        refinement = Refinement(self._network, self._images, targets, config, self._compute, seed=self._config.seed)
         for step in refinement.steps():
             self._on_progress(Progress("refine", step.index, step.total))
             self._on_step(step, refinement)
@@ -278,7 +292,8 @@ class _Run:
     def _fused(self, name: str, maps: np.ndarray, aligned: Aligned) -> np.ndarray:
         key = settings_key(self._refine_key, [name, self._config.fuse])
         rows = (aligned.selection.keep & ~aligned.observations.test) & ~aligned.observations.frame_held_out
-        observations = aligned.observations.where(rows)
+        known = aligned.carried.split != Split.TEST
+        observations = merged(aligned.observations.where(rows), aligned.carried.where(known))
         weight = point_weights(observations, self._config.recipe.weight)
         reference = (aligned.alignment.scale * observations.z).astype(np.float32)
         hw = fusion_hw(self._frames.hw, self._config.fuse)

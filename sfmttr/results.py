@@ -27,6 +27,8 @@ class Aligned:
     trust: Trust
     selection: Selection
     """Over all observations."""
+    carried: Observations
+    """Further rows to learn from: points in frames where they were not found, but in a neighbour."""
 
 
 @dataclass(frozen=True)

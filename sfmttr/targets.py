@@ -1,7 +1,8 @@
 """What each frame is trained on, and what is held out.
 
 `observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
-3D point*; `make_targets` keeps what the relaxed model keeps and puts depth into the network's unit.
+3D point*; `select` keeps what the relaxed model keeps, `carried` adds points in neighbouring frames, and `make_targets`
+puts depth into the network's unit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from sfmttr.align import Alignment
 from sfmttr.config import SplitConfig, WeightConfig
 from sfmttr.errors import AlignmentError
-from sfmttr.geometry import grid_from_pixels, sample_numpy
+from sfmttr.geometry import grid_from_pixels, project, sample_numpy, transform
 from sfmttr.types import HW, SparseModel
 
 FEATURE_ERROR_PX = 0.3
@@ -136,11 +137,65 @@ def observe(
     )
 
 
+def carried(
+    model: SparseModel, observations: Observations, frame_count: int, hw: HW, carry_frames: int
+) -> Observations:
+    """Rows for points in frames where they were not found, but in one at most `carry_frames` away.
+
+    A point lies where its track says, whether or not a detector fired there; over a few frames hardly any gets hidden.
+    Frames that are left out altogether neither give points nor get any.
+    """
+    found = np.zeros((frame_count, len(model.points)), bool)
+    found[observations.frame, observations.point] = True
+    giving = found.copy()
+    giving[observations.frame[observations.frame_held_out]] = False
+    held_out = np.zeros(frame_count, bool)
+    held_out[observations.frame[observations.frame_held_out]] = True
+    near = giving.copy()
+    for offset in range(1, min(carry_frames, frame_count - 1) + 1):
+        near[offset:] |= giving[:-offset]
+        near[:-offset] |= giving[offset:]
+    parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+    for view in model.views:
+        if held_out[view.frame]:
+            continue
+        point = np.flatnonzero(near[view.frame] & ~found[view.frame])
+        xyz_in_cam = transform(view.cam_from_world, model.points.xyz_in_world[point])
+        in_front = xyz_in_cam[:, 2] > 0
+        point, xyz_in_cam = point[in_front], xyz_in_cam[in_front]
+        xy_px = project(view.camera, xyz_in_cam)
+        inside = (xy_px > 0).all(axis=1) & (xy_px < hw[::-1]).all(axis=1)
+        parts.append((view.frame, point[inside], xy_px[inside], xyz_in_cam[inside, 2]))
+    point = np.concatenate([np.zeros(0, np.int64), *(points for _, points, _, _ in parts)])
+    split = np.zeros(len(model.points), np.uint8)
+    split[observations.point] = observations.split
+    return Observations(
+        frame=np.concatenate([np.zeros(0, np.int64), *(np.full(len(p), frame) for frame, p, _, _ in parts)]),
+        grid=grid_from_pixels(np.concatenate([np.zeros((0, 2)), *(xy for _, _, xy, _ in parts)]), hw).astype(
+            np.float32
+        ),
+        z=np.concatenate([np.zeros(0), *(z for _, _, _, z in parts)]).astype(np.float32),
+        error_px=model.points.error_px[point],
+        track_length=model.points.track_length[point],
+        relative_sigma=relative_sigma(model)[point],
+        point=point,
+        split=split[point],
+        frame_held_out=np.zeros(len(point), bool),
+    )
+
+
+def merged(first: Observations, second: Observations) -> Observations:
+    """The rows of both, sorted by frame."""
+    rows = {name: np.concatenate([value, getattr(second, name)]) for name, value in vars(first).items()}
+    order = np.argsort(rows["frame"], kind="stable")
+    return Observations(**{name: value[order] for name, value in rows.items()})
+
+
 def sample_at(maps: np.ndarray, observations: Observations, *, mode: str = "bilinear") -> np.ndarray:
     """(M,) float32: the maps (N, h, w), one a frame, read at the observations."""
     values = np.empty(len(observations), np.float32)
     frames, starts = np.unique(observations.frame, return_index=True)
-    ends = np.append(starts[1:], len(observations))
+    ends = [*starts[1:], len(observations)] if len(starts) else []
     for frame, start, end in zip(frames, starts, ends, strict=True):
         values[start:end] = sample_numpy(maps[frame], observations.grid[start:end], mode=mode)
     return values
@@ -189,10 +244,10 @@ def frame_targets(observations: Observations, scale: float, weight: np.ndarray) 
     return tuple(FrameTargets(int(frame), *parts) for frame, *parts in zip(frames, *pieces, strict=True))
 
 
-def make_targets(observations: Observations, alignment: Alignment, keep: np.ndarray, config: WeightConfig) -> Targets:
-    """Targets from the rows that `keep` (M,) is true for. `alignment.scale` turns SfM depth into the network's unit."""
+def make_targets(observations: Observations, alignment: Alignment, config: WeightConfig) -> Targets:
+    """Targets from `observations` (sorted by frame). `alignment.scale` turns SfM depth into the network's unit."""
     weight = point_weights(observations, config)
-    train, validation = keep & observations.trainable, keep & observations.validation
+    train, validation = observations.trainable, observations.validation
     return Targets(
         train=frame_targets(observations.where(train), alignment.scale, weight[train]),
         validation=frame_targets(observations.where(validation), alignment.scale, weight[validation]),

@@ -60,10 +60,8 @@ def case_of(network: TinyNetwork, room: RenderedClip, frames: FrameSet, unit: fl
     model = sparse_model_from_truth(room, frames, noise=0.01, outliers=0.1, unit=unit)
     observations = observe(model, len(room), frames.hw, SplitConfig(), np.random.default_rng(0))
     d = sample_at(predict_maps(network, images, CPU, "before"), observations)
-    everything = np.ones(len(observations), bool)
     alignment = align(observations.z, d, RECIPE.align, np.random.default_rng(0))
-    keep = everything & alignment.relaxed
-    targets = make_targets(observations, alignment, keep, RECIPE.weight)
+    targets = make_targets(observations.where(alignment.relaxed), alignment, RECIPE.weight)
     return Case(network, images, targets, observations, alignment.scale)
 
 

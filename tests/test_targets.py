@@ -14,8 +14,10 @@ from sfmttr.targets import (
     Observations,
     Split,
     Targets,
+    carried,
     held_out_frames,
     make_targets,
+    merged,
     observe,
     point_weights,
     relative_sigma,
@@ -42,7 +44,7 @@ def observed(model: SparseModel, config: SplitConfig = BLOCKS, seed: int = 0) ->
 def targets_of(observations: Observations, keep: np.ndarray | None = None) -> Targets:
     everything = np.ones(len(observations), bool)
     alignment = Alignment(2.0, everything, everything, 1.1)
-    return make_targets(observations, alignment, everything if keep is None else keep, WeightConfig())
+    return make_targets(observations if keep is None else observations.where(keep), alignment, WeightConfig())
 
 
 def test_shares_of_the_split_are_exact() -> None:
@@ -54,6 +56,62 @@ def test_split_follows_the_seed() -> None:
     first, same, other = (split_points(500, SplitConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
+
+
+def without(observations: Observations, frame: int) -> Observations:
+    """As if no detector had fired in that frame."""
+    return observations.where(observations.frame != frame)
+
+
+def test_a_point_is_carried_to_where_it_was_not_found(model: SparseModel) -> None:
+    truth = observed(model, SplitConfig())
+    missing = truth.where(truth.frame == 5)
+    more = carried(model, without(truth, 5), 12, (96, 128), 1)
+    here = more.where(more.frame == 5)
+    rows = {int(point): row for row, point in enumerate(here.point)}
+    both = [(row, rows[int(point)]) for row, point in enumerate(missing.point) if int(point) in rows]
+    assert len(both) > 0.5 * len(missing)
+    was, now = (np.array(side) for side in zip(*both, strict=True))
+    np.testing.assert_allclose(here.z[now], missing.z[was], rtol=1e-5)
+    np.testing.assert_allclose(here.grid[now], missing.grid[was], atol=1e-4)
+    np.testing.assert_array_equal(here.split[now], missing.split[was])
+    np.testing.assert_array_equal(here.error_px[now], missing.error_px[was])
+
+
+def test_carrying_reaches_so_far_and_adds_no_row_twice(model: SparseModel) -> None:
+    o = observed(model, SplitConfig())
+    assert len(carried(model, o, 12, (96, 128), 0)) == 0
+    found = set(zip(o.frame.tolist(), o.point.tolist(), strict=True))
+    counts = []
+    for reach in (1, 2, 50):
+        more = carried(model, o, 12, (96, 128), reach)
+        pairs = list(zip(more.frame.tolist(), more.point.tolist(), strict=True))
+        assert len(set(pairs)) == len(pairs)
+        assert found.isdisjoint(pairs)
+        for frame, point in pairs[::97]:
+            assert np.abs(o.frame[o.point == point] - frame).min() <= reach
+        assert (np.abs(more.grid) <= 1).all()
+        assert (more.z > 0).all()
+        counts.append(len(more))
+    assert counts[0] < counts[1] <= counts[2]
+
+
+def test_frames_left_out_neither_give_nor_get(model: SparseModel) -> None:
+    o = observed(model)
+    more = carried(model, o, 12, (96, 128), 2)
+    assert len(more)
+    assert not held_out_frames(12, 3)[more.frame].any()
+    elsewhere = np.unique(o.point[~o.frame_held_out])
+    assert np.isin(more.point, elsewhere).all()
+
+
+def test_merged_rows_are_sorted_and_all_there(model: SparseModel) -> None:
+    o = observed(model)
+    more = carried(model, o, 12, (96, 128), 1)
+    both = merged(o, more)
+    assert len(both) == len(o) + len(more)
+    assert (np.diff(both.frame) >= 0).all()
+    assert both.z.sum(dtype=np.float64) == pytest.approx(o.z.sum(dtype=np.float64) + more.z.sum(dtype=np.float64))
 
 
 def test_every_track_is_on_one_side(model: SparseModel) -> None:
