@@ -58,6 +58,7 @@ _STOCK = {
     "ba_refinements": 5,
     "ba_iterations": -1,
     "polish_iterations": 0,
+    "pose_features": 0,
 }
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -78,7 +79,10 @@ SETTINGS: dict[str, dict[str, object]] = {
     "long side 960": {"long_side": 960},
     "guided": {"guided_matching": True},
     "max error 2 px": {"max_error_px": 2.0},
-    "retriangulate": {"retriangulate": True},
+    "pose features all": {"pose_features": 0},
+    "pose features 500": {"pose_features": 500},
+    "long side 720": {"long_side": 720},
+    "long side 800": {"long_side": 800},
     "ba often": {"ba_ratio": 1.2, "ba_refinements": 5, "ba_iterations": -1},
     "global": {"mapper": Mapper.GLOBAL},
 }
