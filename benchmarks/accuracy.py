@@ -23,9 +23,11 @@ from sfmttr.config import OutputConfig, Preset, RunConfig, SplitConfig
 from sfmttr.runs import read_json
 
 NETWORKS = {
-    "drive_0002": ("meter-xxs-kitti", "rt-monodepth-s"),
-    "redkitchen": ("meter-xxs-nyu", "rt-monodepth-s"),
-    "fountain": ("meter-xxs-kitti", "rt-monodepth-s"),
+    "drive_0002": ("meter-xxs-kitti", "rt-monodepth-s", "bundled"),
+    "redkitchen": ("meter-xxs-nyu", "rt-monodepth-s", "bundled"),
+    "fountain": ("meter-xxs-kitti", "rt-monodepth-s", "bundled"),
+    "street": ("bundled",),
+    "room": ("bundled",),
 }
 
 

@@ -1,4 +1,4 @@
-"""The real clips that the benchmarks run on, and how each is compared with its ground truth."""
+"""The clips that the benchmarks run on, and how each is compared with its ground truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sfmttr.config import TruthConfig
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 DATA = Path(os.environ.get("SFMTTR_DATA", SHARED / "data"))
 WEIGHTS = Path(os.environ.get("SFMTTR_WEIGHTS", SHARED / "weights"))
 
@@ -27,4 +28,7 @@ CLIPS = {
     ),
     "redkitchen": Clip(DATA / "clips/redkitchen.mp4", TruthConfig(DATA / "redkitchen/depth", 1000.0, "indoor")),
     "fountain": Clip(DATA / "fountain", None),
+    # Generated, and in this repository; their truth lies beside them.
+    "street": Clip(ROOT / "examples/street.mp4", TruthConfig(ROOT / "examples/street.depth")),
+    "room": Clip(ROOT / "examples/room.mp4", TruthConfig(ROOT / "examples/room.depth")),
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from tests import synthetic
-from tests.data_paths import existing, weights_root
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,13 +29,8 @@ def test_example_is_short() -> None:
 
 @pytest.mark.slow
 def test_python_example_runs(tmp_path: Path) -> None:
-    weights = existing(weights_root())
-    synthetic.write_video(synthetic.render_street(24), tmp_path / "clip.mp4")
-    environment = os.environ | {
-        "SFMTTR_WEIGHTS": str(weights),
-        "SFMTTR_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": str(ROOT),
-    }
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    environment = os.environ | {"SFMTTR_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-c", _between("example")], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

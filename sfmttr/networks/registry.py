@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sfmttr.errors import NetworkError
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.weights import WeightFile, apply_state, fetch, find, read_checkpoint, read_safetensors
+from sfmttr.networks.weights import WeightFile, apply_state, fetch, find, read_safetensors, read_weights
 from sfmttr.types import DepthKind, OnProgress, ignore_progress
 
 if TYPE_CHECKING:
@@ -101,9 +101,33 @@ def _rt_monodepth_s() -> NetworkEntry:
     return NetworkEntry(info, 1_235_027, files, build)
 
 
+_BUNDLED_SHA256 = "0dddd1d461f8f2b2e970a72e5aa338b38af038299e3ff87ad572c6870ed234d8"
+
+
+def _bundled() -> NetworkEntry:
+    def build(info: NetworkInfo) -> DepthNetwork:
+        from sfmttr.networks import bundled
+
+        return bundled.build(info)
+
+    info = NetworkInfo(
+        "bundled",
+        DepthKind.SCALE_INVARIANT,
+        "Apache-2.0",
+        "examples/bundled.md of this repository",
+        "comes with this project; trained on generated streets and rooms, never on a real picture",
+    )
+    file = WeightFile("bundled.safetensors", None, _BUNDLED_SHA256, info.source, shipped=True)
+    return NetworkEntry(info, 1_861_361, (file,), build)
+
+
 _ENTRIES = {
     entry.info.name: entry
-    for entry in (*(_meter(size, domain) for size in _METER_SIZES for domain in _METER_TRAINED), _rt_monodepth_s())
+    for entry in (
+        _bundled(),
+        *(_meter(size, domain) for size in _METER_SIZES for domain in _METER_TRAINED),
+        _rt_monodepth_s(),
+    )
 }
 
 
@@ -147,7 +171,7 @@ def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = i
     known = entry(name)
     paths = [fetch(file, weights_dir, on_progress) for file in known.files]
     network = build(name)
-    state = network.state_from_files([read_checkpoint(path) for path in paths])
+    state = network.state_from_files([read_weights(path) for path in paths])
     apply_state(network, state, " and ".join(path.name for path in paths))
     return network
 

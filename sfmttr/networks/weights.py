@@ -1,9 +1,10 @@
 """Where weights come from: find the authors' file, else fetch it, check its hash, read it without running code.
 
 Folders are searched in this order: the one that is given (`--weights-dir`), `SFMTTR_WEIGHTS`, the user's cache
-(`SFMTTR_CACHE` moves it). Downloads go to the cache. Their hash must be right. A file that is merely found, under the
-right name with another hash, is taken for the user's own weights: it loads with a logged warning, if its keys fit.
-Where no hash is known (`sha256=None`) the file is unverified, and only its keys and shapes speak for it.
+(`SFMTTR_CACHE` moves it), and for what comes with the project its `examples/`. Downloads go to the cache. Their hash
+must be right. A file that is merely found, under the right name with another hash, is taken for the user's own weights:
+it loads with a logged warning, if its keys fit. Where no hash is known (`sha256=None`) the file is unverified, and only
+its keys and shapes speak for it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 30.0
 _NAMED_KEYS = 4
+SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "examples"
+"""Of the repository that this package lies in."""
 _UNREADABLE = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, pickle.UnpicklingError, zipfile.BadZipFile),
@@ -56,6 +59,8 @@ class WeightFile:
     """Where a person finds it."""
     aliases: tuple[str, ...] = ()
     """Where else it may lie below a folder, e.g. as the authors' archive unpacks."""
+    shipped: bool = False
+    """It comes with this project, in `examples/`."""
 
 
 def cache_folder() -> Path:
@@ -73,6 +78,8 @@ def find(file: WeightFile, weights_dir: Path | None = None) -> Path | None:
     """The first file of this name on the search path, unopened."""
     environment = os.environ.get("SFMTTR_WEIGHTS")
     given = [weights_dir, Path(environment).expanduser() if environment else None, weights_folder()]
+    if file.shipped:
+        given.append(SHIPPED_FOLDER)
     candidates = [folder / name for folder in given if folder is not None for name in (file.name, *file.aliases)]
     return next((path for path in candidates if path.is_file()), None)
 
@@ -149,6 +156,11 @@ def _failed(file: WeightFile, url: str, folder: Path, reason: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------- read
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """A state dict from safetensors or from a checkpoint, by the file's name."""
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:

@@ -1,0 +1,193 @@
+"""The network that comes with the project: small, of plain convolutions, trained on generated pictures alone.
+
+`tools/train_bundled.py` trains it. It has never seen a real picture, and is the start of a refinement: log depth comes
+straight out of the last convolution, so that the log loss of a refinement pulls on it evenly near and far, and what a
+refinement trains is everything between 1/8 of the picture's size and back (see `encoder_parameters`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.info import NetworkInfo
+from sfmttr.types import HW
+
+_MULTIPLE = 32
+_AREA = 192 * 640
+_LONGEST_SIDE = 1280
+_STEM_WIDTH = 16
+_STAGE_WIDTHS = (40, 80, 128, 160)
+"""At 1/4, 1/8, 1/16 and 1/32 of the input."""
+_STAGE_IS_RESIDUAL = (False, True, True, True)
+_DECODER_WIDTHS = (96, 64, 32, 16)
+"""At 1/16, 1/8, 1/4 and 1/2."""
+_EARLY_STAGES = 2
+_COARSE_BLOCKS = 2
+"""Decoder blocks, from the coarsest, that a refinement trains with the encoder."""
+_TYPICAL_DEPTH = 8.0
+"""What an untrained network says, about the middle of what it will be trained on."""
+
+
+class _Conv(nn.Module):
+    """A 3 x 3 convolution, its BatchNorm and, mostly, a ReLU.
+
+    Outside training a norm is an affine map of channels, and is multiplied into the weights instead of passed over the
+    features. Graphs that are traced or exported keep it apart, in the form that exporters and quantisers know.
+    """
+
+    def __init__(self, width_in: int, width_out: int, stride: int = 1, *, relu: bool = True) -> None:
+        super().__init__()
+        self.relu = relu
+        self.conv = nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._convolve(x)
+        return functional.relu(x, inplace=True) if self.relu else x
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if self.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.norm(self.conv(x))
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        bias = self.norm.bias - self.norm.running_mean * scale
+        weight = self.conv.weight * scale[:, None, None, None]
+        return functional.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
+
+
+class _Residual(nn.Module):
+    """relu(x + two convolutions of x)"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _Conv(width, width)
+        self.second = _Conv(width, width, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)), inplace=True)
+
+
+class _Stage(nn.Module):
+    """Half the size, then one more convolution, or a residual pair of them."""
+
+    def __init__(self, width_in: int, width_out: int, *, residual: bool) -> None:
+        super().__init__()
+        self.down = _Conv(width_in, width_out, stride=2)
+        self.then = _Residual(width_out) if residual else _Conv(width_out, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.down(x))
+
+
+class _Context(nn.Module):
+    """Tells every place what the whole picture looks like: a street and a room differ in depth by tens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.whole = nn.Conv2d(width, width, 1)
+        self.then = _Residual(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(functional.relu(x + self.whole(x.mean((2, 3), keepdim=True)), inplace=True))
+
+
+class _Up(nn.Module):
+    """Twice the size, then the encoder's features of that size mixed in.
+
+    Channels are narrowed before the size is doubled: four times less to do, and the same result.
+    """
+
+    def __init__(self, width_in: int, width_skip: int, width_out: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(width_in, width_out, 1, bias=False)
+        self.skip = nn.Conv2d(width_skip, width_out, 1)
+        self.mix = _Conv(width_out, width_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        up = functional.interpolate(self.narrow(x), scale_factor=2.0, mode="nearest")
+        return self.mix(up + self.skip(skip))
+
+
+class Bundled(DepthNetwork):
+    """Depth up to scale, at half the working size. `forward` takes multiples of 32."""
+
+    preferred_memory_format = torch.channels_last
+    late_cost = 0.5
+
+    def __init__(self, info: NetworkInfo) -> None:
+        super().__init__()
+        self.info = info
+        widths = (_STEM_WIDTH, *_STAGE_WIDTHS)
+        self.stem = _Conv(3, widths[0], stride=2)
+        self.stages = nn.ModuleList(
+            _Stage(width_in, width_out, residual=residual)
+            for width_in, width_out, residual in zip(widths, widths[1:], _STAGE_IS_RESIDUAL, strict=False)
+        )
+        self.context = _Context(widths[-1])
+        below = (widths[-1], *_DECODER_WIDTHS)
+        self.ups = nn.ModuleList(map(_Up, below, widths[-2::-1], _DECODER_WIDTHS))
+        self.head = nn.Conv2d(_DECODER_WIDTHS[-1], 1, 1)
+        nn.init.constant_(self.head.bias, math.log(_TYPICAL_DEPTH))  # type: ignore[arg-type]
+
+    def working_hw(self, hw: HW) -> HW:
+        """About as many pixels as 192 x 640 has, at the image's aspect, sides multiples of 32, at most 1280."""
+        long_side, short_side = max(hw), min(hw)
+        scale = math.sqrt(_AREA / (long_side * short_side))
+        long_side = min(_LONGEST_SIDE, _to_multiple(long_side * scale))
+        short_side = _to_multiple(long_side * min(hw) / max(hw))
+        return (long_side, short_side) if hw[0] > hw[1] else (short_side, long_side)
+
+    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features at 1/2, 1/4 and 1/8: 4 MB a frame of 192 x 640."""
+        features = [self.stem((image - 0.45) / 0.25)]
+        for stage in self.stages[:_EARLY_STAGES]:
+            features.append(stage(features[-1]))
+        return tuple(features)
+
+    def log_depth_from_early(self, *features: Tensor) -> Tensor:
+        """The rest of `log_depth`."""
+        pyramid = list(features)
+        for stage in self.stages[_EARLY_STAGES:]:
+            pyramid.append(stage(pyramid[-1]))
+        x = self.context(pyramid.pop())
+        for up in self.ups:
+            x = up(x, pyramid.pop())
+        return self.head(x)
+
+    def log_depth(self, image: Tensor) -> Tensor:
+        """What is trained: log depth (B, 1, h / 2, w / 2)."""
+        return self.log_depth_from_early(*self.early_features(image))
+
+    def depth_from_early(self, *features: Tensor) -> Tensor:
+        return self.log_depth_from_early(*features).exp()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.depth_from_early(*self.early_features(image))
+
+    def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Stages, context, and the decoder's coarse half.
+
+        What a picture of another kind gets wrong first is where large things are, and that is decided at 1/32 to 1/8
+        on the way down *and* up. The fine half of the decoder finds edges, of which a few thousand points say little.
+        """
+        fine = ("head.", *(f"ups.{i}." for i in range(_COARSE_BLOCKS, len(_DECODER_WIDTHS))))
+        return ((name, value) for name, value in self.named_parameters() if not name.startswith(fine))
+
+    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        early = ("stem.", *(f"stages.{i}." for i in range(_EARLY_STAGES)))
+        return ((name, value) for name, value in self.named_parameters() if name.startswith(early))
+
+
+def _to_multiple(side: float) -> int:
+    return max(_MULTIPLE, _MULTIPLE * round(side / _MULTIPLE))
+
+
+def build(info: NetworkInfo) -> Bundled:
+    return Bundled(info)

@@ -1,0 +1,1 @@
+"""What trains the network `bundled`: generated scenes in, weights and their model card out."""
