@@ -239,8 +239,9 @@ class _Run:
             doubtful=doubtful,
             own_word=own_word,
         )
-        # What is doubtful where it was found is not spread to where it was not.
-        reach = config.recipe.carry_frames if self._frames.from_video and not doubtful else 0
+        # What is doubtful where it was found is not spread to where it was not; and where the network cannot be asked,
+        # nobody notices that a point is hidden in the neighbouring frame.
+        reach = 0 if doubtful or own_word or not self._frames.from_video else config.recipe.carry_frames
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
         more = more.where(select(more, fits, {}, doubtful=False, own_word=own_word).keep)
