@@ -58,7 +58,6 @@ _STOCK = {
     "ba_refinements": 5,
     "ba_iterations": -1,
     "polish_iterations": 0,
-    "pose_features": 0,
 }
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -79,10 +78,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "long side 960": {"long_side": 960},
     "guided": {"guided_matching": True},
     "max error 2 px": {"max_error_px": 2.0},
-    "pose features all": {"pose_features": 0},
-    "pose features 500": {"pose_features": 500},
+    "retriangulate": {"retriangulate": True},
+    "first pair 4 deg": {"min_first_angle_deg": 4.0},
     "long side 720": {"long_side": 720},
-    "long side 800": {"long_side": 800},
     "ba often": {"ba_ratio": 1.2, "ba_refinements": 5, "ba_iterations": -1},
     "global": {"mapper": Mapper.GLOBAL},
 }

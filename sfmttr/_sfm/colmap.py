@@ -9,14 +9,12 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
 from sfmttr._sfm.job import Facts, Job, RawModel
-from sfmttr._sfm.thinning import longest_tracks
 
 Report = Callable[[str, int, int], None]
 
@@ -150,18 +148,7 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
 
 
 def map_incremental(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
-    """Models of the matched images, from all matches or from those of the longest tracks."""
-    if job.recipe.pose_features == 0:
-        return _map(job, runtime_s, report)
-    thinned = thin(job)
-    try:
-        return _map(replace(job, database=str(thinned)), runtime_s, report)
-    finally:
-        thinned.unlink()
-
-
-def _map(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
-    """With `every` > 1 the thinned-out frames come first, then the others are added."""
+    """Models of the matched images. With `every` > 1 the thinned-out frames come first, then the others are added."""
     names = list(job.subset or job.files)
     thinned = names[:: job.recipe.every]
     end = time.monotonic() + runtime_s
@@ -175,26 +162,6 @@ def _map(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruc
     grown = _grow(job, names, left_s, report, start)
     shutil.rmtree(start)
     return models + grown
-
-
-def thin(job: Job) -> Path:
-    """A copy of the database, in the job's folder, with the matches of the longest tracks only."""
-    path = Path(job.output) / "thinned.db"
-    shutil.copy(job.database, path)
-    with closing(pycolmap.Database.open(path)) as database:
-        images = [image.image_id for image in database.read_all_images()]
-        counts = [database.num_keypoints_for_image(image) for image in images]
-        pair_ids, geometries = database.read_two_view_geometries()
-        place = {image: i for i, image in enumerate(images)}
-        ids = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids]
-        matches = [np.asarray(geometry.inlier_matches).reshape(-1, 2) for geometry in geometries]
-        pairs = [(place[first], place[second]) for first, second in ids]
-        kept = longest_tracks(counts, pairs, matches, job.recipe.pose_features)
-        database.clear_two_view_geometries()
-        for (first, second), geometry, pair_matches, keep in zip(ids, geometries, matches, kept, strict=True):
-            geometry.inlier_matches = pair_matches[keep]
-            database.write_two_view_geometry(first, second, geometry)
-    return path
 
 
 def _grow(
@@ -247,16 +214,16 @@ def largest(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction:
 
 
 def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
-    """Bring in the points that cameras were not found with, adjust the whole model once more with a robust loss, then
-    drop the observations that still do not fit."""
+    """Adjust the whole model once more with a robust loss, then drop the observations that still do not fit."""
     recipe = job.recipe
-    if recipe.pose_features > 0:
+    if recipe.polish_iterations > 0:
+        adjust(model, job)
+    if recipe.retriangulate:
         scratch = Path(job.output) / "models"
         scratch.mkdir()
         options = incremental_options(job, [], job.time_limit_s)
         model = pycolmap.triangulate_points(model, job.database, job.images, scratch, options=options)
         shutil.rmtree(scratch)
-    if recipe.polish_iterations > 0:
         adjust(model, job)
     manager = pycolmap.ObservationManager(model)
     manager.filter_all_points3D(recipe.max_error_px, 1.5)

@@ -38,9 +38,6 @@ class Recipe:
     """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
     guided_matching: bool = False
     mapper: Mapper = Mapper.INCREMENTAL
-    pose_features: int = 0
-    """Find the cameras with the longest tracks, this many an image (see `thinning`), and triangulate the other points
-    from them; 0: all matches from the start."""
     every: int = 1
     """Map every n-th frame first, then add the others to that model."""
     max_forward_motion: float = 1.0
@@ -59,6 +56,8 @@ class Recipe:
     """Of the last adjustment, which has a robust loss; 0: none."""
     max_error_px: float = 4.0
     """Observations further off than this are dropped."""
+    retriangulate: bool = False
+    """Triangulate all points anew with the final poses."""
 
 
 @dataclass(frozen=True)

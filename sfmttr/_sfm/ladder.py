@@ -13,9 +13,6 @@ from sfmttr.types import FrameSet, SfmAttempt
 ENOUGH = 0.8
 """A rung that registers this share of the frames ends the climb."""
 
-POSE_FEATURES = 800
-"""Features an image that cameras are found with where the first rung matches in sequence; later rungs take all."""
-
 _CLEARLY_MORE = 1.1
 """A later rung must register this much more than the best so far: later rungs are the less trusted ones."""
 
@@ -60,10 +57,8 @@ def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
         first_octave=config.first_octave,
         overlap=overlap,
     )
-    if sequence:
-        standard = replace(standard, pose_features=POSE_FEATURES)
-    wide = replace(standard, name="wide first pair", max_forward_motion=0.95, min_first_angle_deg=16.0, pose_features=0)
-    more = replace(wide, name="more overlap", overlap=3 * overlap, max_forward_motion=1.0, min_first_angle_deg=1.0)
+    wide = replace(standard, name="wide first pair", max_forward_motion=0.95, min_first_angle_deg=16.0)
+    more = replace(standard, name="more overlap", overlap=3 * overlap, min_first_angle_deg=1.0)
     thinned = replace(more, name="every second frame", every=2)
     last = replace(more, name="global mapper", mapper=Mapper.GLOBAL)
     return (standard, wide, more, thinned, last) if sequence else (standard, wide, last)
