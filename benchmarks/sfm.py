@@ -58,6 +58,7 @@ _STOCK = {
     "ba_refinements": 5,
     "ba_iterations": -1,
     "polish_iterations": 0,
+    "first_pair_trials": 200,
 }
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -79,7 +80,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "guided": {"guided_matching": True},
     "max error 2 px": {"max_error_px": 2.0},
     "retriangulate": {"retriangulate": True},
-    "first pair 4 deg": {"min_first_angle_deg": 4.0},
+    "first pair 2 deg": {"min_first_angle_deg": 2.0},
+    "first pair 200": {"first_pair_trials": 200},
     "long side 720": {"long_side": 720},
     "ba often": {"ba_ratio": 1.2, "ba_refinements": 5, "ba_iterations": -1},
     "global": {"mapper": Mapper.GLOBAL},

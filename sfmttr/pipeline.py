@@ -44,7 +44,7 @@ from sfmttr.targets import (
     sample_at,
     select,
 )
-from sfmttr.trust import THRESHOLD, agreement_score, judge
+from sfmttr.trust import judge
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
 
 OnStep = Callable[[RefineStep, Refinement], None]
@@ -230,22 +230,22 @@ class _Run:
         alignment = align(observations.z[rows], d[rows], config.recipe.align, rng)
         agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
         relaxed = relaxed_inliers(observations.z, d, alignment.scale, config.recipe.align)
+        trust = judge(model.health, agreed)
         doubtful = model.health.score < DOUBTFUL_HEALTH
-        own_word = config.recipe.align.own_word and agreement_score(agreed) < THRESHOLD
         selection = select(
             observations,
             relaxed,
             dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
             doubtful=doubtful,
-            own_word=own_word,
+            own_word=config.recipe.align.own_word and trust.far_from_domain,
         )
-        # What is doubtful where it was found is not spread to where it was not; and where the network cannot be asked,
-        # nobody notices that a point is hidden in the neighbouring frame.
-        reach = 0 if doubtful or own_word or not self._frames.from_video else config.recipe.carry_frames
+        # What is doubtful where it was found is not spread to where it was not; and a network far from its domain does
+        # not notice that a point is hidden in the neighbouring frame.
+        spread = self._frames.from_video and not doubtful and not trust.far_from_domain
+        reach = config.recipe.carry_frames if spread else 0
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
-        more = more.where(select(more, fits, {}, doubtful=False, own_word=own_word).keep)
-        return Aligned(observations, alignment, agreed, judge(model.health, agreed), selection, more)
+        return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
 
     @property
     def _refine_key(self) -> str:
@@ -273,7 +273,7 @@ class _Run:
         )
         targets = make_targets(lessons, aligned.alignment, recipe.weight)
         config = recipe.refine
-        if aligned.trust.agreement < THRESHOLD:
+        if aligned.trust.far_from_domain:
             config = replace(config, steps=round(config.far_factor * config.steps))
         refinement = Refinement(self._network, self._images, targets, config, self._compute, seed=self._config.seed)
         for step in refinement.steps():

@@ -29,6 +29,11 @@ class Trust:
     statement: str
     """One sentence for the user; empty when trusted."""
 
+    @property
+    def far_from_domain(self) -> bool:
+        """Network and reconstruction disagree on the whole: if this one is trusted, it is the network that errs."""
+        return self.agreement < THRESHOLD
+
 
 def _ramp(value: float, poor: float, good: float) -> float:
     """0 at `poor`, 1 at `good`, linear between (either may be the larger)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,7 @@ from tools.training.batches import REFERENCE_FOCAL_PX, Batch, BatchSource, cut, 
 from tools.training.loop import Average, TrainConfig, Training, learning_rate_factor, pixels_at, seeded
 from tools.training.losses import LossConfig, gradient_loss, scale_invariant_loss, sky_loss, total_loss
 from tools.training.optimizer import make_optimizer, orthogonal
-from tools.training.shards import Library, Scene, is_held_out, read_scene
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tools.training.shards import Library, Scene, is_held_out
 
 
 def scene(name: str, hw: tuple[int, int] = (64, 128), views: int = 3, seed: int = 0) -> Scene:
@@ -194,16 +185,6 @@ def test_reads_what_is_there_and_what_comes_later(tmp_path: Path) -> None:
     assert library.refresh() == 0
     np.savez(tmp_path / "data" / "half.npz", **vars(scene("half")) | {"name": "half"})
     assert library.refresh() == 1
-
-
-def test_integer_depth_is_scaled(tmp_path: Path) -> None:
-    rgb = np.zeros((1, 2, 2, 3), np.uint8)
-    np.savez(
-        tmp_path / "a.npz", rgb=rgb, depth=np.array([[[0, 100], [200, 400]]], np.uint16), depth_scale=0.01, fx_px=9
-    )
-    read = read_scene(tmp_path / "a.npz")
-    np.testing.assert_allclose(read.depth[0], [[0, 1], [2, 4]])
-    assert read.fx_px.tolist() == [9]
 
 
 # ---------------------------------------------------------------------------------------- training

@@ -130,6 +130,7 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     options.ba_min_num_residuals_for_cpu_multi_threading = _PARALLEL_FROM_RESIDUALS
     options.image_names = names
     options.min_model_size = _MIN_MODEL_SIZE
+    options.init_num_trials = recipe.first_pair_trials
     options.max_runtime_seconds = max(1, round(runtime_s))
     options.ba_refine_focal_length = options.ba_refine_extra_params = not job.camera_fixed
     options.ba_global_frames_ratio = options.ba_global_points_ratio = recipe.ba_ratio

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tools.scenes.dataset import read_shard
+
 HELD_OUT_SHARE = 25
 """One scene in so many is never trained on."""
 
@@ -38,13 +40,8 @@ class Scene:
 
 def read_scene(path: Path) -> Scene:
     """One file of `tools/scenes/dataset.py`."""
-    with np.load(path) as arrays:
-        rgb, depth = arrays["rgb"], arrays["depth"]
-        if depth.dtype == np.uint16:
-            depth = depth.astype(np.float32) * np.float32(arrays["depth_scale"])
-        fx_px = np.broadcast_to(np.asarray(arrays["fx_px"], np.float32), len(rgb))
-        name = path.stem if path.stem[0].isalpha() else f"{path.parent.name}_{path.stem}"
-        return Scene(name, rgb, depth.astype(np.float16), fx_px)
+    shard = read_shard(path)
+    return Scene(path.stem, shard.rgb, shard.depth_m.astype(np.float16), shard.fx_px)
 
 
 def _read_if_whole(path: Path) -> Scene | None:
