@@ -62,7 +62,7 @@ class _Guide:
         return (log_depth - self.nearest) / (self.farthest - self.nearest)
 
     def splat(self, grid: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Cells with `values` (M,) of points at `grid` (M, 2) added up, trilinearly."""
+        """Cells (K, ...) with each of `values` (K, M) of points at `grid` (M, 2) added up, trilinearly."""
         depths, rows, columns = self.shape
         position = np.stack(
             [
@@ -73,13 +73,14 @@ class _Guide:
         ).clip(0, np.array(self.shape)[:, None] - 1)
         low = np.minimum(position.astype(np.int64), np.array(self.shape)[:, None] - 2)
         part = position - low
-        cells = np.zeros(depths * rows * columns)
+        cells = np.zeros((len(values), depths * rows * columns))
         for corner in np.ndindex(2, 2, 2):
             offset = np.array(corner)[:, None]
             share = np.prod(np.where(offset, part, 1 - part), axis=0)
             index = np.ravel_multi_index(tuple(low + offset), self.shape)
-            cells += np.bincount(index, weights=share * values, minlength=len(cells))
-        return cells.reshape(self.shape)
+            for row, value in zip(cells, values, strict=True):
+                row += np.bincount(index, weights=share * value, minlength=len(row))
+        return cells.reshape(-1, *self.shape)
 
     def blur(self, cells: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(cells, self.sigma_cells, mode="constant", truncate=3.0)
@@ -107,10 +108,10 @@ def log_correction(
     for share in config.sigmas:
         guide = _Guide.of(log_depth, share * log_depth.shape[1], config.sigma_log)
         left = residual - sample_numpy(correction, grid)
-        mass = guide.blur(guide.splat(grid, weight))
+        mass, moment = map(guide.blur, guide.splat(grid, np.stack([weight, weight * left])))
         # The mass of one point of full weight at its own place.
         peak = 1.0 / ((2 * np.pi) ** 1.5 * np.prod(guide.sigma_cells))
-        correction += guide.slice(guide.blur(guide.splat(grid, weight * left)) / (mass + config.prior * peak))
+        correction += guide.slice(moment / (mass + config.prior * peak))
     return correction
 
 

@@ -159,7 +159,7 @@ class Refinement:
         parameters = trained_parameters(network, config.trained)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        optimizer = torch.optim.Adam(parameters.values(), lr=config.learning_rate)
+        optimizer = torch.optim.Adam(parameters.values(), lr=config.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
         frames = self._shuffled_frames()
         checks = validation_steps(config)

@@ -24,6 +24,7 @@ PAPER = (255, 255, 255)
 INK = (34, 38, 46)
 FAINT_INK = (110, 116, 128)
 NO_DEPTH = (38, 40, 46)
+_NO_DEPTH_INDEX = 255
 """Colour of pixels without depth; the colour map does not contain it."""
 MARGIN = 12
 FONT_SIZE = 16
@@ -97,16 +98,26 @@ def colour_position(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
 
 def colourise(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
     """Depth (H, W) in colours: near is warm, far is cold; `NO_DEPTH` where it is 0, NaN or infinite."""
-    index = np.rint(colour_position(depth, range_) * 255).astype(np.uint8)
-    coloured = _colour_table("Spectral")[index]
-    coloured[~(np.isfinite(depth) & (depth > 0))] = NO_DEPTH
-    return coloured
+    return palette()[colour_index(depth, range_)]
+
+
+def colour_index(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
+    """(H, W) uint8: the row of `palette` for each depth; the last one where it is 0, NaN or infinite."""
+    index = np.rint(colour_position(depth, range_) * (_NO_DEPTH_INDEX - 1)).astype(np.uint8)
+    index[~(np.isfinite(depth) & (depth > 0))] = _NO_DEPTH_INDEX
+    return index
 
 
 @lru_cache
-def _colour_table(name: str) -> np.ndarray:
-    """(256, 3) uint8."""
-    return matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
+def palette() -> np.ndarray:
+    """(256, 3) uint8: near to far, then `NO_DEPTH`."""
+    return np.concatenate([_colour_table("Spectral", _NO_DEPTH_INDEX), np.array([NO_DEPTH], np.uint8)])
+
+
+@lru_cache
+def _colour_table(name: str, count: int = 256) -> np.ndarray:
+    """(`count`, 3) uint8, from one end of the colour map to the other."""
+    return matplotlib.colormaps[name](np.linspace(0, 1, count), bytes=True)[:, :3]
 
 
 @lru_cache(maxsize=4)
@@ -189,8 +200,14 @@ def _below(parts: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
-    """One right of the other."""
-    return _below([part.swapaxes(0, 1) for part in parts], gap).swapaxes(0, 1)
+    """One right of the other, on paper."""
+    width = sum(part.shape[1] for part in parts) + gap * (len(parts) - 1)
+    result = _paper(max(part.shape[0] for part in parts), width)
+    left = 0
+    for part in parts:
+        result[: part.shape[0], left : left + part.shape[1]] = part
+        left += part.shape[1] + gap
+    return result
 
 
 def _framed(rgb: np.ndarray) -> np.ndarray:

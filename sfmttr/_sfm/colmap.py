@@ -8,19 +8,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pycolmap
+from PIL import Image
 
 from sfmttr._sfm.job import Facts, Job, RawModel
 
 Report = Callable[[str, int, int], None]
 
 _MIN_MODEL_SIZE = 3
-_PARALLEL_FROM_RESIDUALS = 5_000
-"""Adjustments from this size on use all threads; the library waits for ten times as many."""
+_SERIAL_UP_TO_IMAGES = 120
+"""Mapping of so few images hardly gains by threads that wait for each other: one is as quick, and leaves the other
+cores to what runs beside it."""
 _DEGENERATE = (
     pycolmap.TwoViewGeometryConfiguration.PLANAR,
     pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
@@ -126,10 +129,11 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     recipe = job.recipe
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = job.seed
-    options.num_threads = options.mapper.num_threads = job.threads
-    options.ba_min_num_residuals_for_cpu_multi_threading = _PARALLEL_FROM_RESIDUALS
+    serial = len(job.files) <= _SERIAL_UP_TO_IMAGES
+    options.num_threads = options.mapper.num_threads = 1 if serial else job.threads
     options.image_names = names
     options.min_model_size = _MIN_MODEL_SIZE
+    options.extract_colors = False  # `colour` reads each image once, and several at a time
     options.init_num_trials = recipe.first_pair_trials
     options.max_runtime_seconds = max(1, round(runtime_s))
     options.ba_refine_focal_length = options.ba_refine_extra_params = not job.camera_fixed
@@ -230,6 +234,28 @@ def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
     manager.filter_all_points3D(recipe.max_error_px, 1.5)
     manager.filter_observations_with_negative_depth()
     return model
+
+
+def colour(model: pycolmap.Reconstruction, job: Job) -> None:
+    """Give every point the mean colour of the pixels that it was found at."""
+
+    def seen(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) point ids and (M, 3) colours."""
+        found = [(feature.point3D_id, *feature.xy) for feature in image.points2D if feature.has_point3D()]
+        rows = np.array(found, np.float64).reshape(-1, 3)
+        with Image.open(Path(job.images) / image.name) as picture:
+            rgb = np.asarray(picture.convert("RGB"))
+        x, y = rows[:, 1:].astype(np.int64).clip(0, (rgb.shape[1] - 1, rgb.shape[0] - 1)).T
+        return rows[:, 0].astype(np.int64), rgb[y, x]
+
+    with ThreadPoolExecutor(max_workers=2) as pool:  # decoding releases the GIL
+        parts = list(pool.map(seen, (image for image in model.images.values() if image.has_pose)))
+    ids, rows = np.unique(np.concatenate([point_ids for point_ids, _ in parts]), return_inverse=True)
+    colours = np.concatenate([rgb for _, rgb in parts])
+    counts = np.bincount(rows)
+    mean = np.stack([np.bincount(rows, weights=colours[:, c]) / counts for c in range(3)], axis=1)
+    for point_id, value in zip(ids.tolist(), np.rint(mean).astype(np.uint8), strict=True):
+        model.points3D[point_id].color = value
 
 
 def adjust(model: pycolmap.Reconstruction, job: Job) -> None:

@@ -31,7 +31,7 @@ class Recipe:
     """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
 
     name: str = "standard"
-    long_side: int = 880
+    long_side: int = 800
     max_features: int = 2048
     first_octave: int = -1
     overlap: int = 3
@@ -49,10 +49,10 @@ class Recipe:
     """Attempts at each angle. The library's 200 cost longer than the mapping where neighbours are matched only."""
     ba_ratio: float = 1.7
     """The whole model is adjusted each time it has grown by this factor."""
-    ba_refinements: int = 2
+    ba_refinements: int = 1
     ba_iterations: int = 20
     """Of one adjustment of the whole model; -1: the library's 50."""
-    local_ba_iterations: int = 8
+    local_ba_iterations: int = 4
     """Of the adjustment around each new frame; the library's 25 buys nothing here that the last one does not."""
     polish_iterations: int = 10
     """Of the last adjustment, which has a robust loss; 0: none."""

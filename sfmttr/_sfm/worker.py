@@ -54,6 +54,7 @@ def run_rung(job: Job, report: Report) -> None:
         models = colmap.map_incremental(job, left_s, report)
     if models:
         model = colmap.polish(colmap.largest(models), job)
+        colmap.colour(model, job)
         model.write_binary(output)
         colmap.raw_model(model).write(output)
     lap("mapping")

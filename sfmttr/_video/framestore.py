@@ -8,9 +8,12 @@ import json
 import secrets
 import shutil
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,20 @@ from sfmttr.types import FrameSet, SkippedFrame
 
 INDEX = "frames.json"
 VERSION = 1
+_MOST_PENDING = 4
+"""Pictures that are held in memory until they are written."""
 
 
 class FrameStore:
-    """Takes frames one after the other; `frame_store` decides what becomes of them."""
+    """Takes frames one after the other; `frame_store` decides what becomes of them.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Compressing a picture takes longer than decoding it: `writers` does it meanwhile, for a few pictures at most.
+    """
+
+    def __init__(self, folder: Path, writers: Executor) -> None:
+        self._folder, self._writers = folder, writers
         self._hash = hashlib.sha256()
+        self._pending: deque[Future[None]] = deque()
         self.files: list[str] = []
 
     @property
@@ -38,19 +47,28 @@ class FrameStore:
         return self._hash.hexdigest()
 
     def add(self, rgb: Image.Image) -> None:
-        """Store a picture. Raises `RunFolderError` when the disk does not take it."""
+        """Store a picture. Raises `RunFolderError` when the disk does not take it, or one of those before it."""
+        self._wait(_MOST_PENDING - 1)
         name = f"{len(self.files):06d}.png"
-        with _disk_errors(self._folder.parent):
-            # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
-            rgb.save(self._folder / name, compress_level=1, compress_type=zlib.Z_RLE)
+        # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
+        save = partial(rgb.save, self._folder / name, compress_level=1, compress_type=zlib.Z_RLE)
+        self._pending.append(self._writers.submit(save))
         pixels = np.asarray(rgb)
         self._hash.update(repr(pixels.shape).encode())
         self._hash.update(pixels.tobytes())
         self.files.append(name)
 
     def write_index(self, frames: FrameSet) -> None:
+        """End with `frames.json`. Raises `RunFolderError` when the disk does not take it, or a picture before it."""
+        self._wait(0)
         with _disk_errors(self._folder.parent):
             (self._folder / INDEX).write_text(to_json(frames), encoding="utf-8")
+
+    def _wait(self, most: int) -> None:
+        """Until at most `most` pictures are still being written."""
+        while len(self._pending) > most:
+            with _disk_errors(self._folder.parent):
+                self._pending.popleft().result()
 
 
 @contextmanager
@@ -62,19 +80,20 @@ def frame_store(folder: Path) -> Iterator[FrameStore]:
     with _disk_errors(folder):
         _refuse_foreign(folder)
     token = secrets.token_hex(4)
-    partial = folder.with_name(f".{folder.name}.{token}.partial")
+    partial_folder = folder.with_name(f".{folder.name}.{token}.partial")
     replaced = folder.with_name(f".{folder.name}.{token}.old")
     try:
         with _disk_errors(folder):
-            partial.mkdir(parents=True)
-        yield FrameStore(partial)
+            partial_folder.mkdir(parents=True)
+        with ThreadPoolExecutor(max_workers=2) as writers:
+            yield FrameStore(partial_folder, writers)
         with _disk_errors(folder):
             if folder.exists():
                 folder.rename(replaced)
-            partial.rename(folder)
+            partial_folder.rename(folder)
     finally:
         # After a good end only what was replaced is left to remove.
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
