@@ -81,9 +81,12 @@ def resize_image(image: Tensor, hw: HW) -> Tensor:
     return image if tuple(image.shape[-2:]) == hw else antialiased_resize(image, hw)
 
 
-def antialiased_resize(image: Tensor, hw: HW) -> Tensor:
-    """What `resize_image` does to any other size. Exported graphs, which must not ask for the size, always do it."""
-    return functional.interpolate(image, hw, mode="bilinear", align_corners=False, antialias=True).clamp(0.0, 1.0)
+def antialiased_resize(image: Tensor, hw: HW, white: float = 1.0) -> Tensor:
+    """What `resize_image` does to any other size, with values from 0 to `white`.
+
+    Exported graphs, which must not ask for the size, always do it.
+    """
+    return functional.interpolate(image, hw, mode="bilinear", align_corners=False, antialias=True).clamp(0.0, white)
 
 
 def resize_depth(depth: Tensor, hw: HW) -> Tensor:
