@@ -334,7 +334,7 @@ def test_in_an_environment_with_three_packages(exported: Exported, kit: Path, ph
     assert not installed & {"torch", "sfmttr", "onnx", "scipy", "opencv-python", "matplotlib"}
     results = tmp_path / "results"
     for arguments in (["--check"], [str(exported.run / "frames"), "--out", str(results)]):
-        ran = subprocess.run([python, "-I", str(kit / "infer.py"), *arguments], capture_output=True, text=True)
+        ran = subprocess.run([python, "-E", "-s", str(kit / "infer.py"), *arguments], capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
     runs = sorted((exported.run / "depth" / "refined").iterdir())
     assert len(runs) == len(list((results / "depth").iterdir()))

@@ -464,7 +464,7 @@ def test_incomplete_kit(visit: Visit, kit: Path, tmp_path: Path) -> None:
     (copy / "models" / "depth-int8.onnx").unlink()
     with served(copy) as port:
         page = visit.open(port)
-        page.get_by_label("int8").check()
+        page.get_by_label("int8").click()
         assert "depth-int8.onnx could not be fetched (status 404)" in visit.message()
         assert page.get_by_label("fp32").is_checked(), "what is chosen is what runs"
 

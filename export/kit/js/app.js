@@ -60,7 +60,7 @@ class App {
     $('error-text').textContent = heldOut
       ? `Mean relative error at ${heldOut.points} structure-from-motion points that were not trained on: before tuning, and of the model that is chosen above.`
       : 'The clip left no points to measure it with.';
-    $('licence').textContent = `Network and weights: ${this.#kit.network_licence} (${this.#kit.network_source}).`;
+    $('licence').append(`Network and weights: ${this.#kit.network_licence}, from `, sourceLink(this.#kit.network_source));
     $('versions').textContent = `sfmttr ${this.#kit.sfmttr} · onnxruntime-web ${this.#kit.web_runtime.version}`;
     if (!canWritePng) disable($('save-depth'), 'This browser cannot compress files.');
   }
@@ -370,6 +370,12 @@ function modelOption(name, { model, held_out_abs_rel: error }) {
   if (error !== null) label.title = `held-out error ${percent(error)}`;
   label.append(input, title);
   return label;
+}
+
+/** Where the network comes from: a link where it is an address. */
+function sourceLink(source) {
+  if (!/^https?:\/\//.test(source)) return source;
+  return Object.assign(document.createElement('a'), { href: source, textContent: source, rel: 'noreferrer' });
 }
 
 function disable(button, why) {
