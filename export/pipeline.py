@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import sfmttr
-from export import check, spec, to_onnx
+from export import check, diagnose, spec, to_onnx
 from export.errors import UnfaithfulExportError
 from export.half import to_half
 from export.kit import build_kit
@@ -27,7 +27,7 @@ from export.run import FinishedRun
 from export.runtime import OnnxDepth, Provider
 from export.spec import Graph, ModelMetadata, Variant
 from sfmttr.compare import Column, errors_at_points
-from sfmttr.errors import ConfigError, DeviceError, NetworkError
+from sfmttr.errors import ConfigError, DeviceError, NetworkError, RunFolderError
 from sfmttr.metrics import DepthMetrics
 from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor
 from sfmttr.networks.weights import sha256_of
@@ -89,6 +89,7 @@ def export_run(
     # made anew voids what was exported of the old one.
     with RunFolder(run) if out is None else nullcontext() as folder:
         target = out or run / FOLDER
+        _refuse_foreign(target)
         with atomic_folder(target) as part:
             report = _Export(finished, part, config, on_progress).execute()
             write_json(part / spec.REPORT, report.to_json())
@@ -96,6 +97,16 @@ def export_run(
             key = settings_key(report.metadata.weights_sha256, config)
             folder.record(STAGE, key, [target], time.perf_counter() - started)
     return replace(report, folder=target)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `RunFolderError` when `folder`, which is about to be replaced, is or holds what no export wrote."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise RunFolderError(f"{existing} is a file; choose a folder")
+    ours = {spec.REPORT, spec.KIT, spec.CORE_FILE, *map(spec.file_name, Variant)}
+    if folder.is_dir() and not ours.issuperset(path.name for path in folder.iterdir()):
+        raise RunFolderError(f"{folder} holds other files, which an export would replace; choose another folder")
 
 
 def pack(run: Path, out: Path | None = None, *, bundle_runtime: bool = False) -> Path:
@@ -189,7 +200,9 @@ class _Export:
         """Write a file and compare it; raise when it is not as good as it has to be."""
         self._write(variant, graph)
         report = self._compared(variant, reference)
-        _refuse(variant, _complaint(variant, report))
+        problem = _complaint(variant, report)
+        if problem:
+            raise self._refusal(self._path(variant).name, problem)
         return report
 
     def _compared(self, variant: Variant, reference: DepthMetrics | None) -> FileReport:
@@ -199,8 +212,7 @@ class _Export:
             cases = check.check_image_graph(predictor, self._network, self._working_hw, self._scale, self._run.frames)
             errors = self._judge(predictor, self._scale)
         except (UnfaithfulExportError, NetworkError) as error:
-            _refuse(variant, str(error))
-            raise AssertionError("refused") from error
+            raise self._refusal(self._path(variant).name, str(error)) from error
         change = None if errors is None or reference is None else errors.abs_rel / reference.abs_rel - 1
         return replace(self._described(self._path(variant), cases), held_out=errors, abs_rel_change=change)
 
@@ -213,7 +225,7 @@ class _Export:
         quantizer = Int8Quantizer(graph, self._frames(CALIBRATION_FRAMES))
         attempts: list[Attempt] = []
         ranking: Sequence[LayerError] = ()
-        for count in FLOAT_LAYERS:
+        for count in [count for count in FLOAT_LAYERS if count < len(quantizer.layers)]:
             if count and not ranking:
                 ranking = quantizer.layer_errors()
             kept = tuple(error.layer for error in ranking[:count])
@@ -221,9 +233,10 @@ class _Export:
             report = self._compared(Variant.INT8, reference)
             attempts.append(Attempt(kept, report.abs_rel_change))
             problem = _complaint(Variant.INT8, report)
-            if not problem or count >= len(quantizer.layers):
+            if not problem:
                 break
-        _refuse(Variant.INT8, problem)
+        if problem:
+            raise self._refusal(self._path(Variant.INT8).name, problem)
         return replace(report, float_layers=(*kept, *quantizer.last_layers), attempts=tuple(attempts))
 
     def _core(self) -> FileReport:
@@ -235,12 +248,20 @@ class _Export:
         providers = PROVIDERS[self._config.device]
         try:
             cases = check.check_core_graph(path, self._network, sizes, self._scale, self._run.frames, providers)
-            problem = check.complaint(cases, spec.TOLERANCES[Variant.FP32])
         except UnfaithfulExportError as error:
-            problem = str(error)
+            raise self._refusal(path.name, str(error)) from error
+        problem = check.complaint(cases, spec.TOLERANCES[Variant.FP32])
         if problem:
-            raise UnfaithfulExportError(f"{path.name} is refused: {problem}. Leave out --core, or mend the network.")
+            raise self._refusal(path.name, problem)
         return self._described(path, cases)
+
+    def _refusal(self, name: str, problem: str) -> UnfaithfulExportError:
+        """The error for a file that is not good enough: what is wrong, where, and what to do."""
+        if name in (spec.file_name(Variant.FP16), spec.file_name(Variant.INT8)):
+            return UnfaithfulExportError(f"{name} is refused: {problem}. Leave it out with --variants.")
+        image = self._network.prepare(self._run.frames.read(0).rgb, self._working_hw)
+        place = diagnose.first_difference(self._network, image, self._config.opset)
+        return UnfaithfulExportError(f"{name} is refused: {problem}. {place}".rstrip())
 
     # ------------------------------------------------------------------------------------ rest
 
@@ -321,11 +342,3 @@ def _complaint(variant: Variant, report: FileReport) -> str:
             f"its AbsRel at held-out points changed by {change:+.2%}, and {tolerance.abs_rel_increase:.1%} are allowed"
         )
     return problem
-
-
-def _refuse(variant: Variant, problem: str) -> None:
-    """Raise `UnfaithfulExportError` when there is a problem."""
-    if problem:
-        others = ",".join(other for other in Variant if other is not variant)
-        advice = "" if variant is Variant.FP32 else f". Leave it out with --variants {others}"
-        raise UnfaithfulExportError(f"{spec.file_name(variant)} is refused: {problem}{advice}")

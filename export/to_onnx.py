@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
+import re
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,12 @@ def core_graph(network: DepthNetwork, traced_hw: HW, scale: float, opset: int) -
     return _export(CoreGraph(network, scale), example, {0: "batch", 2: "height", 3: "width"}, opset)
 
 
+def plain_core_graph(network: DepthNetwork, hw: HW, opset: int) -> onnx.ModelProto:
+    """The network at size `hw` alone, with every operator that torch has: nothing merged, so that modules can be told
+    apart by the names of their nodes."""
+    return _export(CoreGraph(network, 1.0), torch.rand((1, 3, *hw)), {}, opset, optimize=False)
+
+
 def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelProto:
     """`model` with `metadata` and nothing but it, and with descriptions of what goes in and comes out."""
     result = onnx.ModelProto()
@@ -126,7 +135,9 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 # ----------------------------------------------------------------------------------------- export
 
 
-def _export(module: nn.Module, example: Tensor, free: dict[int, str], opset: int) -> onnx.ModelProto:
+def _export(
+    module: nn.Module, example: Tensor, free: dict[int, str], opset: int, *, optimize: bool = True
+) -> onnx.ModelProto:
     if opset not in spec.OPSETS:
         raise ExportError(f"opset {opset} cannot be asked for; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
     module.eval()
@@ -141,9 +152,10 @@ def _export(module: nn.Module, example: Tensor, free: dict[int, str], opset: int
                 output_names=[OUTPUT],
                 dynamic_shapes={"image": free},
                 opset_version=opset,
+                optimize=optimize,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ExportError(f"torch cannot export {_name(module)}: {_last_cause(error)}") from error
+        raise ExportError(f"torch cannot export {_name(module)}: {_cause(error)}") from error
     assert program is not None
     model = program.model_proto
     model.ir_version = spec.IR_VERSION
@@ -157,26 +169,28 @@ def _name(module: nn.Module) -> str:
     return network.info.name
 
 
-def _last_cause(error: BaseException) -> str:
-    """One line of the exception that all others came from."""
+def _cause(error: BaseException) -> str:
+    """What the exception says that all others came from: which sizes became constants, else its first words."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    fixed = re.findall(r"inferred a static shape of (\d+) for dimension \S*shape\[(\d)\]", str(error))
+    if fixed:
+        sizes = ", ".join(f"axis {axis} of its input at {size}" for size, axis in fixed)
+        return f"a size is built in, which fixes {sizes}"
+    return textwrap.shorten(str(error) or type(error).__name__, 300)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporter says about itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep to ourselves what the exporter, and torch below it, say about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints graphs that it fails on
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _check_free_sizes(model: onnx.ModelProto, example: Tensor, free: dict[int, str]) -> None:
