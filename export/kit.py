@@ -47,6 +47,10 @@ HALF_LIMIT = 2e-2
 """For fp16, at least: some hardware also sums in half floats, and a network is a hundred sums deep."""
 CHECK_PLACES = 40_000
 """About as many depths of the stored frame are compared: more would only make the kit larger."""
+CAUTION = (
+    "Structure-from-motion of this clip was not trusted, and the network was tuned with it all the same: depth may be "
+    "wrong, and so may the errors that are given here."
+)
 PNG_HEADROOM = 2.0
 """Other pictures of the place may look this much farther than the clip's own."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -208,6 +212,7 @@ def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_bas
         "place": finished.folder.resolve().name,
         **{name: model[name] for name in ("network", "network_source", "network_licence", "kind", "unit", "refined")},
         **{name: model[name] for name in ("clip_frames", "frame_hw", "working_hw")},
+        "caution": "" if finished.report["alignment"]["trusted"] else CAUTION,
         "held_out": held_out
         and {
             "protocol": held_out["protocol"],

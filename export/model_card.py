@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from export.run import FinishedRun
+from sfmttr.compare import Column
 from sfmttr.networks.info import NetworkInfo
+from sfmttr.types import DepthKind
 
 _TEXTS = Path(__file__).with_name("kit") / "LICENSES"
 _ONNXRUNTIME_COPYRIGHT = "Copyright (c) Microsoft Corporation"
@@ -29,13 +31,8 @@ def documents(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str
 
 
 def _card(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
-    return (
-        "\n\n".join(
-            part.strip()
-            for part in (_what(finished, report, kit), _errors(report, kit), _USE, _limits(kit), _made(report))
-        )
-        + "\n"
-    )
+    parts = (_what(finished, report, kit), _errors(finished, report, kit), _USE, _limits(finished, kit), _made(report))
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
@@ -58,54 +55,60 @@ def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, An
         ("Recipe", f"preset `{model['preset']}`, sfmttr {report['sfmttr']}"),
         ("Licence", f"{kit['network_licence']} ({kit['network_source']}); see [LICENSES](LICENSES/README.md)"),
     )
-    return f"# Depth of {kit['place']}\n\nA small depth network for one place, {tuned}.\n\n{_table(('', ''), facts)}"
+    title, sentence = f"# Depth of {kit['place']}", f"A small depth network for one place, {tuned}."
+    caution = [f"**{kit['caution']}**"] if kit["caution"] else []
+    return "\n\n".join((title, sentence, *caution, _table(("", ""), facts)))
 
 
-def _errors(report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
-    return "\n\n".join(
-        (
-            "## How good it is",
-            _held_out(report, kit),
-            _table(
-                ("variant", "file", "size", "AbsRel", "RMSE", "d1", "differs from torch by at most", "one thread"),
-                _variant_rows(report),
-            ),
-            "Each file was run beside the torch network that it was made from, at sizes that it was not made with: "
-            '"differs" is the largest relative difference at any pixel. '
-            f"{_latency(report)}",
-        )
-    )
+def _errors(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
+    return f"""
+## How good it is
+
+{_before_and_after(finished)}
+
+{_table(("variant", "file", "size", "AbsRel", "RMSE", "d1", "farthest from torch", "ms"), _variant_rows(report, kit))}
+
+Each file was run beside the torch network that it was made from, at sizes that it was not made with: "farthest from
+torch" is the largest relative difference at any pixel. AbsRel, RMSE and d1 (share of points within 25 %) are at the
+held-out points of the first table. {_latency(report)} fp32 is the network itself; int8 is the smallest.
+"""
 
 
-def _held_out(report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
-    held_out = kit["held_out"]
-    if held_out is None:
-        return "The clip left no points to measure its error with."
-    return (
-        f"Mean relative error (AbsRel) at {held_out['points']} points of the clip that were not trained on: "
-        f"**{held_out['abs_rel_before']:.4f} before, {held_out['abs_rel_after']:.4f} after** fine-tuning. "
-        f"{report['held_out']['protocol']}. The points are the reconstruction's own, so their errors are in it too."
-    )
+_COMPARISONS = ("held_out", "held_out_frames", "ground_truth", "ground_truth_held_out_frames")
+_COLUMNS = (Column.BEFORE, Column.ALIGNED, Column.AFTER)
 
 
-def _variant_rows(report: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    latency = _frame_latency(report).get("median_ms", {})
-    unit = (report["held_out"] or {}).get("unit", "")
+def _before_and_after(finished: FinishedRun) -> str:
+    """Mean relative error of the network, as the run found it."""
+    comparisons = [finished.report["comparison"].get(name) for name in _COMPARISONS]
+    rows = [
+        (each["protocol"], *(f"{each[column]['abs_rel']:.4f}" if column in each else "-" for column in _COLUMNS))
+        for each in comparisons
+        if each is not None
+    ]
+    if not rows:
+        return "The clip left no points to measure its error with, and there was no true depth."
+    table = _table(("mean relative error (AbsRel)", "before", "before, scaled best", "after tuning"), rows)
+    return f"{table}\n\nSfM points come from the clip's own reconstruction, so its errors are in these figures too."
+
+
+def _variant_rows(report: Mapping[str, Any], kit: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    times = _frame_latency(report).get("median_ms", {})
     for name, entry in report["variants"].items():
         errors = entry["held_out"]
-        worst = max((case["max_relative"] for case in entry["parity"]), default=float("nan"))
+        kept = len(entry["float_layers"])
         yield (
-            name + (f" ({len(entry['float_layers'])} layers kept in float)" if entry["float_layers"] else ""),
+            name + (f" ({kept} {'layer' if kept == 1 else 'layers'} in float)" if kept else ""),
             f"`models/{entry['file']}`",
             f"{entry['bytes'] / 1e6:.2f} MB",
-            *(("-",) * 3 if errors is None else _measures(errors, unit)),
-            f"{worst:.1e}",
-            f"{latency[name]:.0f} ms" if name in latency else "-",
+            *(("-",) * 3 if errors is None else _measures(errors, kit["unit"])),
+            f"{max(case['max_relative'] for case in entry['parity']):.1e}",
+            f"{times[name]:.0f}" if name in times else "-",
         )
 
 
 def _measures(errors: Mapping[str, float], unit: str) -> tuple[str, str, str]:
-    return f"{errors['abs_rel']:.4f}", f"{errors['rmse']:.3f} {unit}".strip(), f"{errors['a1']:.3f}"
+    return f"{errors['abs_rel']:.4f}", f"{errors['rmse']:.3f} {unit}", f"{errors['a1']:.3f}"
 
 
 def _frame_latency(report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,7 +122,8 @@ def _latency(report: Mapping[str, Any]) -> str:
         return ""
     torch = latency["median_ms"].get("torch")
     beside = f"; torch takes {torch:.0f} ms there" if torch else ""
-    return f"Times are medians on {latency['threads']} thread of {latency['processor']}, {_hw(latency['hw'])}{beside}."
+    thread = "one thread" if latency["threads"] == 1 else f"{latency['threads']} threads"
+    return f"Times are medians for {_hw(latency['hw'])} on {thread} of {latency['processor']}{beside}."
 
 
 _USE = """
@@ -141,7 +145,7 @@ In your own code, `runtime.py` is all you need beside the model:
 ```python
 from runtime import OnnxDepth
 
-network = OnnxDepth("models/depth-int8.onnx")
+network = OnnxDepth("models/depth-fp32.onnx")
 depth = network.predict(rgb)  # (H, W, 3) uint8 RGB in, (H, W) float32 out, in network.unit
 ```
 
@@ -153,19 +157,21 @@ sends. The page checks itself against a stored frame before it is believed.
 """
 
 
-def _limits(kit: Mapping[str, Any]) -> str:
-    factor = (
-        "Its unit is the network's own. One known distance gives the factor to metres."
-        if kit["kind"] != "metric"
-        else "Its metres are the network's own: the clip says nothing about absolute size."
-    )
+def _limits(finished: FinishedRun, kit: Mapping[str, Any]) -> str:
+    if kit["kind"] != "metric":
+        unit = "Its unit is the network's own. One known distance gives the factor to metres (`--known-depth`)."
+    elif finished.kind is DepthKind.METRIC:
+        unit = "Its metres are the network's own: the clip says nothing about absolute size."
+    else:
+        unit = "Its metres come from one distance that was given, and are as right as that."
     return f"""
 ## What to mind
 
 - It was made for one place. Elsewhere it may be worse than the network it was made from.
 - Where the clip had no points (sky, bare walls, thin things) nothing taught it, and nothing measured it.
-- A camera with another lens than the clip's sees other sizes, and so other depths.
-- {factor}
+- A camera with another lens than the clip's sees other sizes, and so other depths; pictures of another shape are
+  squeezed into the one that the network works at.
+- {unit}
 """
 
 

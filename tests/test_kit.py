@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,13 @@ def copied(exported: Exported, tmp_path: Path) -> Exported:
 
 
 def change_report(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "export_report.json"
-    report = json.loads(path.read_text(encoding="utf-8"))
-    change(report)
-    path.write_text(json.dumps(report), encoding="utf-8")
+    change_json(folder / "export_report.json", change)
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------- zip
@@ -176,9 +180,10 @@ def test_kit_says_what_it_is(content: dict[str, Any], exported: Exported) -> Non
 
 def test_model_card_has_the_figures(kit: Path, exported: Exported) -> None:
     card = (kit / "README.md").read_text(encoding="utf-8")
+    held_out = json.loads((exported.run / "report.json").read_text(encoding="utf-8"))["comparison"]["held_out"]
+    errors = [f"{held_out[column]['abs_rel']:.4f}" for column in ("before", "aligned", "after")]
+    assert f"| {held_out['protocol']} | {' | '.join(errors)} |" in card
     report = json.loads((exported.export / "export_report.json").read_text(encoding="utf-8"))
-    model = report["model"]
-    assert f"**{model['held_out_abs_rel_before']:.4f} before, {model['held_out_abs_rel_after']:.4f} after**" in card
     for name, entry in report["variants"].items():
         row = next(line for line in card.splitlines() if line.startswith(f"| {name}"))
         assert f"{entry['bytes'] / 1e6:.2f} MB" in row
@@ -191,6 +196,38 @@ def test_model_card_has_the_figures(kit: Path, exported: Exported) -> None:
     assert min(widths) >= 3
 
 
+def other_run(exported: Exported, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The run as if it had found something else."""
+    shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    change_json(tmp_path / "run" / "report.json", change)
+    return tmp_path / "run"
+
+
+def test_run_that_was_not_trusted_says_so(exported: Exported, kit: Path, tmp_path: Path) -> None:
+    run = other_run(exported, tmp_path, lambda report: report["alignment"].update(trusted=False))
+    forced = Exported(run, exported.export).build_kit(tmp_path / "kit")
+    words = "Structure-from-motion of this clip was not trusted"
+    for name in ("README.md", "kit.json"):
+        assert words in (forced / name).read_text(encoding="utf-8")
+        assert words not in (kit / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "network_kind", "words"),
+    [
+        (DepthKind.METRIC, DepthKind.METRIC, "metres are the network's own"),
+        (DepthKind.METRIC, DepthKind.SCALE_INVARIANT, "come from one distance that was given"),
+        (DepthKind.SCALE_INVARIANT, DepthKind.SCALE_INVARIANT, "One known distance gives the factor"),
+    ],
+)
+def test_card_says_where_its_unit_comes_from(
+    kind: DepthKind, network_kind: DepthKind, words: str, exported: Exported
+) -> None:
+    finished = FinishedRun.read(exported.run)
+    finished = replace(finished, info=replace(finished.info, kind=network_kind))
+    assert words in model_card._limits(finished, {"kind": str(kind)})
+
+
 def test_card_without_held_out_points(exported: Exported, copied: Exported, tmp_path: Path) -> None:
     def forget(report: dict[str, Any]) -> None:
         report["held_out"] = None
@@ -198,8 +235,9 @@ def test_card_without_held_out_points(exported: Exported, copied: Exported, tmp_
         for entry in report["variants"].values():
             entry.update(held_out=None, abs_rel_change=None)
 
+    run = other_run(exported, tmp_path, lambda report: report["comparison"].update(held_out=None))
     change_report(copied.export, forget)
-    kit = copied.build_kit(tmp_path / "kit")
+    kit = Exported(run, copied.export).build_kit(tmp_path / "kit")
     card = (kit / "README.md").read_text(encoding="utf-8")
     assert "left no points" in card
     assert "None" not in card

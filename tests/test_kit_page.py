@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import shutil
 import threading
@@ -297,6 +298,8 @@ def test_clip(visit: Visit, port: int, tmp_path: Path) -> None:
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     assert re.fullmatch(r"0:0\d / 0:01", page.locator("#clock").inner_text())
+    page.get_by_label("int8").check()  # what stands still is computed again
+    expect(page.locator("#speed")).to_have_text(re.compile(r"^\d+ ms$"))
     page.get_by_label("Picture", exact=True).check()
     page.get_by_role("button", name="Stored frame").click()
     expect(page.locator("#picture-name")).to_contain_text("Stored frame")
@@ -319,6 +322,23 @@ def test_camera(visit: Visit, port: int) -> None:
     assert visit.errors == []
 
 
+def test_camera_that_is_allowed_too_late_stays_off(visit: Visit, port: int) -> None:
+    visit.page.add_init_script(
+        """const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            await new Promise((resolve) => setTimeout(resolve, 1000));
+            return (window.stream = await ask(wanted));
+        };"""
+    )
+    page = visit.open(port)
+    page.get_by_label("Camera", exact=True).check()
+    page.get_by_role("button", name="Start the camera").click()
+    page.get_by_label("Picture", exact=True).check()
+    page.wait_for_timeout(2000)
+    assert page.evaluate("window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert page.locator("#picture-name").inner_text().startswith("Stored frame")
+
+
 def test_dropped_picture(visit: Visit, port: int, photo: Path) -> None:
     page = visit.open(port)
     data = page.evaluate_handle(
@@ -334,6 +354,14 @@ def test_dropped_picture(visit: Visit, port: int, photo: Path) -> None:
     page.dispatch_event("#depth", "drop", {"dataTransfer": data})
     expect(page.locator("#picture-name")).to_have_text("dropped.png")
     assert not page.locator("#dropzone").is_visible()
+
+
+def test_caution_stays_in_sight(visit: Visit, port: int) -> None:
+    page = visit.open(port)
+    assert not page.locator("#caution").is_visible()
+    page.route("**/kit.json", altered('"caution": ""', '"caution": "Not to be trusted."'))
+    page = visit.open(port)
+    assert page.locator("#caution").inner_text() == "Not to be trusted."
 
 
 # ------------------------------------------------------------------------------------ where it runs
@@ -551,15 +579,25 @@ def test_webgpu_that_fails_later_hands_over(gpu_browser: Browser, port: int) -> 
     page.context.close()
 
 
+def test_model_may_change_while_webgpu_is_tried(gpu_browser: Browser, port: int) -> None:
+    visit = gpu_visit(gpu_browser)
+    page = visit.open(port)
+    for name in ("int8", "fp32", "fp16"):
+        page.get_by_label(name).check()
+        expect(page.locator("#models")).not_to_have_attribute("aria-busy", "true")
+    gpu_verdict(page)
+    assert page.get_by_label("fp16").is_checked()
+    assert visit.check() == "Passed"
+    assert visit.errors == []
+    page.context.close()
+
+
 SLOW_WASM = """const start = performance.now();
     if (provider === 'wasm') await new Promise((resolve) => setTimeout(resolve, 8000));"""
 
 
 def gpu_visit(browser: Browser) -> Visit:
-    page = browser.new_page()
-    if not page.evaluate("async () => !!(await navigator.gpu?.requestAdapter())"):
-        page.goto("about:blank")
-    return Visit(page)
+    return Visit(browser.new_page())
 
 
 def gpu_verdict(page: Page) -> str:
@@ -584,8 +622,6 @@ def altered(old: str, new: str) -> Callable[[Any], None]:
 
 
 def small_png() -> bytes:
-    import io
-
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), (90, 120, 60)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 import { AssetError, fetchJson } from './assets.js';
 import { loadCheck } from './check.js';
 import { EngineError } from './engine.js';
-import { CameraError, FrameRate, follow, listCameras, openCamera, openClip, release } from './live.js';
+import { FrameRate, follow, listCameras, playClip, release, requestCamera, SourceError, stopStream } from './live.js';
 import { decodePicture, grabVideo, PictureError } from './pictures.js';
 import { canWritePng, depthPng } from './png16.js';
 import { Predictor } from './predictor.js';
@@ -22,7 +22,9 @@ class App {
   #check;
   #predictor;
   #view;
+  /** The picture that is to be shown next, of those that stand still. */
   #still = null;
+  /** Ends the video or camera that is shown. */
   #live = null;
   #source = 'picture';
 
@@ -35,16 +37,16 @@ class App {
     );
     this.#view = new DepthView(elements, SHORT_UNITS[kit.unit] ?? kit.unit, kit.colour_range);
     this.#describe();
-    this.#listen();
   }
 
   /** Load the first model and show the stored frame. */
   async start() {
     await this.#useModel(this.#kit.default_variant);
+    this.#listen();
     document.body.classList.add('ready');
     $('workbench').hidden = false;
     $('cards').hidden = false;
-    await this.#showStill({ ...this.#check.picture, name: 'Stored frame of the clip' });
+    await this.#showStoredFrame();
   }
 
   // -------------------------------------------------------------------------------------- description
@@ -62,6 +64,8 @@ class App {
       : 'The clip left no points to measure it with.';
     $('licence').append(`Network and weights: ${this.#kit.network_licence}, from `, sourceLink(this.#kit.network_source));
     $('versions').textContent = `sfmttr ${this.#kit.sfmttr} · onnxruntime-web ${this.#kit.web_runtime.version}`;
+    $('caution').textContent = this.#kit.caution;
+    $('caution').hidden = !this.#kit.caution;
     if (!canWritePng) disable($('save-depth'), 'This browser cannot compress files.');
   }
 
@@ -82,9 +86,7 @@ class App {
     $('models').addEventListener('change', (event) => this.#guard(() => this.#changeModel(event.target.value)));
     $('picture-file').addEventListener('change', (event) => this.#guard(() => this.#takeFiles(event.target)));
     $('clip-file').addEventListener('change', (event) => this.#guard(() => this.#takeFiles(event.target)));
-    $('stored-frame').addEventListener('click', () =>
-      this.#guard(() => this.#showStill({ ...this.#check.picture, name: 'Stored frame of the clip' })),
-    );
+    $('stored-frame').addEventListener('click', () => this.#guard(() => this.#showStoredFrame()));
     $('camera-start').addEventListener('click', () => this.#guard(() => this.#startCamera('')));
     $('camera-stop').addEventListener('click', () => this.#stopLive());
     $('cameras').addEventListener('change', (event) => this.#guard(() => this.#startCamera(event.target.value)));
@@ -105,7 +107,7 @@ class App {
 
   #listenToPlayer() {
     const video = $('video');
-    $('play').addEventListener('click', () => (video.paused ? video.play() : video.pause()));
+    $('play').addEventListener('click', () => this.#guard(() => (video.paused ? video.play() : video.pause())));
     $('seek').addEventListener('input', (event) => {
       video.currentTime = event.target.value * (video.duration || 0);
     });
@@ -113,7 +115,7 @@ class App {
     video.addEventListener('pause', () => ($('play').textContent = 'Play'));
     video.addEventListener('timeupdate', () => {
       if (!Number.isFinite(video.duration)) return;
-      if (document.activeElement !== $('seek') || !video.paused) $('seek').value = video.currentTime / video.duration;
+      $('seek').value = video.currentTime / video.duration;
       $('clock').textContent = `${clock(video.currentTime)} / ${clock(video.duration)}`;
     });
   }
@@ -146,7 +148,8 @@ class App {
     try {
       await action();
     } catch (error) {
-      say(error);
+      // A video that another one took the place of.
+      if (error.name !== 'AbortError') say(error);
     }
   }
 
@@ -177,6 +180,10 @@ class App {
     }
   }
 
+  #showStoredFrame() {
+    return this.#showStill({ ...this.#check.picture, name: 'Stored frame of the clip' });
+  }
+
   async #showStill(picture) {
     this.#stopLive();
     this.#still = picture;
@@ -191,11 +198,13 @@ class App {
   async #playClip(file) {
     $('clip-hint').textContent = 'Opening the video …';
     try {
-      await openClip($('video'), file);
+      await playClip($('video'), file);
+    } catch (error) {
+      release($('video'));
+      throw error;
     } finally {
       $('clip-hint').textContent = 'or drop one here';
     }
-    $('video').loop = true;
     $('player').hidden = false;
     this.#follow(file.name);
   }
@@ -204,16 +213,20 @@ class App {
     this.#stopLive();
     $('camera-hint').textContent = 'Waiting for the camera …';
     try {
-      const stream = await openCamera($('video'), deviceId);
+      const stream = await requestCamera(deviceId);
+      // The user may have gone elsewhere before allowing it, or pressed twice.
+      if (this.#source !== 'camera' || this.#live) return stopStream(stream);
       const [track] = stream.getVideoTracks();
       track.addEventListener('ended', () => {
         this.#stopLive();
-        say(new CameraError('The camera was disconnected.'));
+        say(new SourceError('The camera was disconnected.'));
       });
-      await this.#listCameras(track.getSettings().deviceId);
+      $('video').srcObject = stream;
       $('camera-start').hidden = true;
       $('camera-stop').hidden = false;
       this.#follow(track.label || 'Camera');
+      await $('video').play();
+      await this.#listCameras(track.getSettings().deviceId);
     } finally {
       $('camera-hint').textContent = 'Nothing leaves this browser.';
     }
@@ -282,7 +295,12 @@ class App {
 
   async #changeModel(name) {
     await this.#useModel(name);
-    if (this.#still) await this.#showStill(this.#still);
+    const { picture } = this.#view.shown;
+    const { depth, milliseconds } = await this.#predictor.predict(picture);
+    // A video that plays has gone on; one that stands still has not.
+    if (this.#view.shown.picture !== picture) return;
+    $('speed').textContent = `${Math.round(milliseconds)} ms`;
+    this.#view.show(picture, depth);
   }
 
   async #checkAgain() {
@@ -306,10 +324,11 @@ class App {
     $('chip-check').className = `chip ${passed ? 'good' : 'bad'}`;
     $('chips').hidden = false;
     this.#showEngine(engine);
-    const isolated = globalThis.crossOriginIsolated
-      ? ''
-      : ' One thread only: the server does not isolate this page; serve.py does.';
-    $('engine-text').textContent = `${Math.round(milliseconds)} ms for the stored frame.${isolated}`;
+    const why =
+      engine.startsWith('WASM') && !globalThis.crossOriginIsolated
+        ? ' More threads need a server that isolates this page, as serve.py does.'
+        : '';
+    $('engine-text').textContent = `${Math.round(milliseconds)} ms for the stored frame.${why}`;
   }
 
   #showEngine(engine) {
@@ -320,7 +339,7 @@ class App {
   #showGpu({ state, text }) {
     $('gpu-text').textContent = text;
     $('gpu-text').dataset.state = state;
-    this.#showEngine(this.#predictor.engine);
+    this.#showEngine(this.#predictor.description);
     if (state === 'used') void this.#guard(() => this.#checkAgain());
   }
 
@@ -348,7 +367,7 @@ function done() {
   $('status').hidden = true;
 }
 
-const FOR_PEOPLE = [AssetError, PictureError, CameraError];
+const FOR_PEOPLE = [AssetError, PictureError, SourceError];
 
 function say(error) {
   const known = FOR_PEOPLE.some((kind) => error instanceof kind);

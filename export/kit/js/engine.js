@@ -5,47 +5,31 @@ export class EngineError extends Error {}
 
 export class Engine {
   #worker;
+  #script = '';
   #waiting = new Map();
   #next = 0;
   #ended = '';
 
-  /**
-   * @param {'wasm' | 'webgpu'} provider
-   * @param {number} threads of WASM
-   */
-  constructor(provider, threads) {
+  /** @param {'wasm' | 'webgpu'} provider */
+  constructor(provider) {
+    const cores = navigator.hardwareConcurrency || 1;
     this.provider = provider;
-    this.threads = threads;
+    // More than one thread needs memory that workers share, which browsers allow to isolated pages only.
+    this.threads = globalThis.crossOriginIsolated && provider === 'wasm' ? Math.min(4, cores) : 1;
     this.#worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
-    this.#worker.onmessage = ({ data: { id, result, error } }) => {
-      const { resolve, reject } = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error === undefined) resolve(result);
-      else reject(new EngineError(error));
-    };
-    this.#worker.onerror = (event) => this.#fail(event.message || 'the worker did not start');
+    this.#worker.onmessage = ({ data }) => this.#settle(data);
+    this.#worker.onerror = (event) => this.close(event.message || 'its worker did not start');
   }
 
   /**
-   * A started engine without a model.
+   * Load the runtime; a model comes next.
    *
-   * @param {'wasm' | 'webgpu'} provider
    * @param {{script: ArrayBuffer, binary: ArrayBuffer}} runtime
    */
-  static async start(provider, runtime) {
-    const cores = navigator.hardwareConcurrency || 1;
-    // More than one thread needs memory that workers share, which browsers allow to isolated pages only.
-    const engine = new Engine(provider, globalThis.crossOriginIsolated && provider === 'wasm' ? Math.min(4, cores) : 1);
-    const script = URL.createObjectURL(new Blob([runtime.script], { type: 'text/javascript' }));
-    try {
-      // The address of the script is kept: the runtime starts its threads from it.
-      const { binary } = runtime;
-      await engine.#ask('start', { script, binary, threads: engine.threads, wanted: provider });
-    } catch (error) {
-      engine.close();
-      throw error;
-    }
-    return engine;
+  start({ script, binary }) {
+    // The address stays: the runtime starts its threads from it.
+    this.#script = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+    return this.#ask('start', { script: this.#script, binary, threads: this.threads, wanted: this.provider });
   }
 
   /**
@@ -64,10 +48,13 @@ export class Engine {
     return this.#ask('predict', { rgba, width, height });
   }
 
-  /** End the worker, whatever it is doing. */
-  close() {
+  /** End the worker, whatever it is doing. Who waits for it gets `reason`. */
+  close(reason = 'it was closed') {
     this.#worker.terminate();
-    this.#fail('it was closed');
+    URL.revokeObjectURL(this.#script);
+    this.#ended ||= reason;
+    for (const { reject } of this.#waiting.values()) reject(new EngineError(this.#ended));
+    this.#waiting.clear();
   }
 
   /** What runs, in words. */
@@ -85,9 +72,10 @@ export class Engine {
     });
   }
 
-  #fail(reason) {
-    this.#ended = reason;
-    for (const { reject } of this.#waiting.values()) reject(new EngineError(reason));
-    this.#waiting.clear();
+  #settle({ id, result, error }) {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (error === undefined) waiting?.resolve(result);
+    else waiting?.reject(new EngineError(error));
   }
 }

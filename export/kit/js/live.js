@@ -1,7 +1,7 @@
 /** Videos and cameras, frame by frame. */
 
-/** A camera cannot be used. The message is for the person at the page. */
-export class CameraError extends Error {}
+/** A camera or video cannot be used. The message is for the person at the page. */
+export class SourceError extends Error {}
 
 /**
  * Call `onFrame` for the newest frame of `video`, and again when that is done, until `signal` is aborted. Frames that
@@ -38,30 +38,30 @@ const CAMERA_PROBLEMS = {
 };
 
 /**
- * Show a camera in `video`.
+ * Ask for a camera; this may wait long for the user.
  *
- * @param {HTMLVideoElement} video
  * @param {string} deviceId empty: the one that looks away from the user, where there are several
  * @returns {Promise<MediaStream>}
  */
-export async function openCamera(video, deviceId) {
+export async function requestCamera(deviceId) {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new CameraError(
+    throw new SourceError(
       window.isSecureContext
         ? 'This browser gives pages no access to cameras.'
         : 'Browsers give a camera to secure pages only: open this page by https://, or from localhost.',
     );
   }
   const device = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: 'environment' };
-  let stream;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { ...device, width: { ideal: 1280 } }, audio: false });
+    return await navigator.mediaDevices.getUserMedia({ video: { ...device, width: { ideal: 1280 } }, audio: false });
   } catch (error) {
-    throw new CameraError(CAMERA_PROBLEMS[error.name] ?? `The camera did not start: ${error.message}.`, { cause: error });
+    throw new SourceError(CAMERA_PROBLEMS[error.name] ?? `The camera did not start: ${error.message}.`, { cause: error });
   }
-  video.srcObject = stream;
-  await video.play();
-  return stream;
+}
+
+/** @param {MediaStream} stream */
+export function stopStream(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /** @returns {Promise<MediaDeviceInfo[]>} */
@@ -71,32 +71,31 @@ export async function listCameras() {
 }
 
 /**
- * Play a video file in `video`.
+ * Play a video file, over and over, in `video`.
  *
  * @param {HTMLVideoElement} video
  * @param {File} file
  */
-export async function openClip(video, file) {
-  video.srcObject = null;
+export async function playClip(video, file) {
+  video.loop = true;
   video.src = URL.createObjectURL(file);
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
     video.onerror = () => {
-      reject(new Error(`${file.name} is not a video that this browser can play. Try H.264 in an MP4 file.`));
+      reject(new SourceError(`${file.name} is not a video that this browser can play. Try H.264 in an MP4 file.`));
     };
   });
-  if (!video.videoWidth) throw new Error(`${file.name} has sound but no pictures that this browser can play.`);
+  if (!video.videoWidth) throw new SourceError(`${file.name} has sound but no pictures that this browser can play.`);
   await video.play();
 }
 
 /** Stop whatever `video` shows, and give the camera back. */
 export function release(video) {
   video.pause();
-  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
-  video.srcObject = null;
+  if (video.srcObject) stopStream(video.srcObject);
   if (video.src) URL.revokeObjectURL(video.src);
+  Object.assign(video, { srcObject: null, onloadeddata: null, onerror: null });
   video.removeAttribute('src');
-  video.onerror = null;
 }
 
 /** Frames a second, over the last ones. */

@@ -34,6 +34,8 @@ export class Predictor {
   #queue = Promise.resolve();
   #wasm = null;
   #gpu = null;
+  /** An engine that WebGPU is being tried with. */
+  #candidate = null;
   #variant = null;
   #model = null;
   /** @type {Map<string, GpuVerdict>} of the models that WebGPU was refused for */
@@ -58,7 +60,7 @@ export class Predictor {
   }
 
   /** What runs now, in words. */
-  get engine() {
+  get description() {
     return (this.#gpu ?? this.#wasm)?.description ?? '';
   }
 
@@ -76,7 +78,7 @@ export class Predictor {
 
   async #use(variant) {
     const model = await this.#asset(this.#kit.variants[variant].model, `Loading the ${variant} model`);
-    this.#wasm ??= await this.#start('wasm', 'Loading onnxruntime');
+    await this.#startWasm();
     this.#onProgress('Preparing the model', null);
     try {
       await this.#wasm.load(model, []);
@@ -84,12 +86,13 @@ export class Predictor {
       if (this.#model) await this.#wasm.load(this.#model, []);
       throw error;
     }
+    this.#candidate?.close();
     this.#gpu?.close();
     this.#gpu = null;
     this.#variant = variant;
     this.#model = model;
     this.#onProgress('Checking itself against the stored frame', null);
-    const trial = await this.#try(this.#wasm);
+    const trial = await this.#try(this.#wasm, variant);
     void this.#tryGpu(variant, model, trial.milliseconds);
     return trial;
   }
@@ -113,20 +116,24 @@ export class Predictor {
 
   /** Try the model again, on what runs it now. */
   selfCheck() {
-    return this.#try(this.#gpu ?? this.#wasm);
+    return this.#try(this, this.#variant);
   }
 
-  /** @returns {Promise<Trial>} */
-  async #try(engine) {
-    const limit = this.#kit.variants[this.#variant].largest_difference;
-    const { depth } = await engine.predict(this.#check.picture);
+  /**
+   * @param {Engine | Predictor} network
+   * @param {string} variant
+   * @returns {Promise<Trial>}
+   */
+  async #try(network, variant) {
+    const limit = this.#kit.variants[variant].largest_difference;
+    const { depth } = await network.predict(this.#check.picture);
     const difference = compare(this.#check, depth);
     let milliseconds = Infinity;
     const end = performance.now() + TIMED_MS;
     for (let i = 0; i < TIMED_RUNS && (i === 0 || performance.now() < end); i++) {
-      milliseconds = Math.min(milliseconds, (await engine.predict(this.#check.picture)).milliseconds);
+      milliseconds = Math.min(milliseconds, (await network.predict(this.#check.picture)).milliseconds);
     }
-    return { engine: engine.description, difference, limit, passed: difference.largest <= limit, milliseconds };
+    return { engine: network.description, difference, limit, passed: difference.largest <= limit, milliseconds };
   }
 
   // ------------------------------------------------------------------------------------------ WebGPU
@@ -141,54 +148,76 @@ export class Predictor {
       return this.#onGpu({ state: 'absent', text: 'WebGPU is not tried: it takes 27 MB, and this browser saves data.' });
     }
     this.#onGpu({ state: 'trying', text: 'Trying WebGPU in the background.' });
-    let engine = null;
-    const late = new Promise((_, reject) => {
-      setTimeout(() => reject(new Error(`no answer within ${GPU_PATIENCE_MS / 1000} s`)), GPU_PATIENCE_MS);
-    });
-    const trial = async () => {
-      engine = await this.#start('webgpu', null);
-      await engine.load(model, this.#kit.variants[variant].cpu_nodes_on_webgpu);
-      return this.#try(engine);
-    };
+    const engine = new Engine('webgpu');
+    this.#candidate = engine;
     try {
-      const { passed, difference, milliseconds } = await Promise.race([trial(), late]);
-      if (this.#variant !== variant) return engine.close();
+      const { passed, difference, milliseconds } = await this.#gpuTrial(engine, variant, model);
       const times = `${Math.round(milliseconds)} ms, WASM ${Math.round(wasmMilliseconds)} ms`;
       if (!passed) throw new Error(`it differs by up to ${(100 * difference.largest).toPrecision(2)} %`);
       if (milliseconds >= wasmMilliseconds) throw new Error(`it is right but not faster: ${times}`);
       this.#gpu = engine;
+      this.#candidate = null;
       this.#onGpu({ state: 'used', text: `WebGPU runs this model: right, and faster (${times}).` });
     } catch (error) {
-      engine?.close();
-      this.#refuse(variant, `WebGPU was tried and is not used: ${error.message}.`);
+      engine.close();
+      // Another model may have been chosen meanwhile, which says nothing against WebGPU.
+      if (this.#candidate === engine) this.#refuse(variant, `WebGPU was tried and is not used: ${error.message}.`);
     }
   }
 
+  /** A trial that ends after a while, one way or the other: a GPU may hang. */
+  async #gpuTrial(engine, variant, model) {
+    const runtime = await this.#runtime('webgpu', null);
+    const seconds = GPU_PATIENCE_MS / 1000;
+    const timer = setTimeout(() => engine.close(`it gave no answer within ${seconds} s`), GPU_PATIENCE_MS);
+    try {
+      await engine.start(runtime);
+      await engine.load(model, this.#kit.variants[variant].cpu_nodes_on_webgpu);
+      return await this.#try(engine, variant);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Stay with WASM for the model that is used now. */
   #refuse(variant, text) {
     const verdict = { state: 'refused', text };
     this.#refused.set(variant, verdict);
-    if (this.#variant !== variant) return;
+    this.#candidate = null;
     this.#gpu = null;
     this.#onGpu(verdict);
   }
 
   // ----------------------------------------------------------------------------------------- loading
 
+  async #startWasm() {
+    if (this.#wasm) return;
+    const runtime = await this.#runtime('wasm', 'Loading onnxruntime');
+    const engine = new Engine('wasm');
+    try {
+      await engine.start(runtime);
+    } catch (error) {
+      engine.close();
+      throw error;
+    }
+    this.#wasm = engine;
+  }
+
   /** @param {string | null} text for the progress bar; null in the background */
-  async #start(provider, text) {
+  async #runtime(provider, text) {
     const { base, [provider]: files } = this.#kit.web_runtime;
     const at = (asset) => ({ ...asset, file: base + asset.file });
-    const script = await this.#asset(at(files.script), text);
-    const binary = await this.#asset(at(files.binary), text);
-    return Engine.start(provider, { script, binary });
+    return { script: await this.#asset(at(files.script), text), binary: await this.#asset(at(files.binary), text) };
   }
 
   /** A file's content, fetched once. */
-  async #asset(asset, text) {
+  #asset(asset, text) {
     if (!this.#assets.has(asset.file)) {
       const size = `${(asset.bytes / 1e6).toFixed(1)} MB`;
       const report = text === null ? () => {} : (share) => this.#onProgress(`${text} (${size})`, share);
-      this.#assets.set(asset.file, await fetchAsset(asset, report));
+      const content = fetchAsset(asset, report);
+      this.#assets.set(asset.file, content);
+      content.catch(() => this.#assets.delete(asset.file)); // so that it may be tried again
     }
     return this.#assets.get(asset.file);
   }

@@ -3,6 +3,8 @@
  * A worker has one runtime for life; models may be exchanged. `engine.js` is its other end.
  */
 
+const ERRORS_ONLY = 3;
+
 let ort = null;
 let provider = '';
 let session = null;
@@ -12,7 +14,6 @@ const tasks = {
   /** Load the runtime: `script` is a blob: address and `binary` a buffer, both already checked. */
   async start({ script, binary, threads, wanted }) {
     ort = await import(script);
-    ort.env.logLevel = 'error';
     ort.env.wasm.wasmBinary = binary;
     ort.env.wasm.numThreads = threads;
     provider = wanted;
@@ -23,7 +24,7 @@ const tasks = {
     await session?.release();
     session = null;
     const chosen = provider === 'webgpu' ? { name: 'webgpu', forceCpuNodeNames: cpuNodes } : provider;
-    session = await ort.InferenceSession.create(model, { executionProviders: [chosen] });
+    session = await ort.InferenceSession.create(model, { executionProviders: [chosen], logSeverityLevel: ERRORS_ONLY });
   },
 
   /** Depth of one picture of `width` x `height`, given as RGBA bytes. */
@@ -35,7 +36,7 @@ const tasks = {
     const values = await depth.getData();
     const milliseconds = performance.now() - start;
     // A copy: the values may lie in the runtime's own memory, which must stay where it is.
-    const result = { depth: Float32Array.from(values), milliseconds };
+    const result = { depth: values.slice(), milliseconds };
     image.dispose();
     depth.dispose();
     return [result, [result.depth.buffer]];
