@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+import sfmttr
 from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
-from sfmttr.errors import SfmttrError
+from sfmttr.errors import ConfigError, SfmttrError
 
 NOT_REFINED = 3
 _DEFAULTS = RunConfig()
@@ -92,6 +96,11 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--exr", action="store_true", help="depth as OpenEXR too")
     output.add_argument("--no-pictures", action="store_true", help="no coloured depth, no video")
     output.add_argument("--no-clouds", action="store_true", help="no point clouds")
+    output.add_argument(
+        "--export",
+        action="store_true",
+        help="then freeze the refined network: `python -m export RUN`, which has options",
+    )
 
 
 def _add_frames(group: argparse._ArgumentGroup) -> None:
@@ -193,10 +202,33 @@ def _refine(options: argparse.Namespace) -> int:
 
     config = run_config(options)
     out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}"
+    if options.export:
+        _check_export()
     with terminal.progress_bars() as bars:
         result = pipeline.run(options.clip, out, config, bars.on_progress, bars.on_step)
     terminal.print_summary(result)
-    return 0 if result.refined is not None else NOT_REFINED
+    if result.refined is None:
+        return NOT_REFINED
+    return _export(out) if options.export else 0
+
+
+def _check_export() -> None:
+    """Raise `ConfigError` now, not after the minutes of a refinement, when there is nothing to export with."""
+    missing = [name for name in ("export", "onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--export needs {', '.join(missing)}; pip install -r requirements.txt, or leave it out.")
+
+
+def _export(run: Path) -> int:
+    """`python -m export RUN`, and its exit code.
+
+    A process of its own: nothing in this package may import what is built on top of it, and what is run here is word
+    for word what a user would type.
+    """
+    beside = str(Path(sfmttr.__file__).resolve().parents[1])  # the package `export` lies where this one does
+    path = os.pathsep.join([beside, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "export", str(run)]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
 
 def _evaluate(options: argparse.Namespace) -> int:

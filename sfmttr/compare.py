@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sfmttr.errors import GroundTruthError
+from sfmttr.errors import DepthKindError, GroundTruthError, NetworkError
+from sfmttr.geometry import sample_numpy
 from sfmttr.ground_truth import GroundTruth
 from sfmttr.metrics import (
     DepthMetrics,
@@ -24,8 +25,9 @@ from sfmttr.metrics import (
     pool,
     valid_mask,
 )
+from sfmttr.networks.base import DepthPredictor
 from sfmttr.targets import Observations, sample_at
-from sfmttr.types import DepthKind
+from sfmttr.types import DepthKind, FrameSet
 
 
 class Column(StrEnum):
@@ -105,6 +107,26 @@ def compare_at_points(maps: Maps, observations: Observations, scale: float, unit
     return Comparison(
         f"{what}: SfM depth of {len(reference)} points that were not trained on, no scaling", unit, columns
     )
+
+
+def errors_at_points(
+    predictor: DepthPredictor, frames: FrameSet, observations: Observations, scale: float
+) -> DepthMetrics:
+    """Errors of any predictor at sparse points, against `scale` times their SfM depth, in the predictor's unit.
+
+    Raises `DepthKindError` for inverse depth, `NetworkError` when the predictor gives depth that is not finite and
+    positive.
+    """
+    if predictor.kind == DepthKind.AFFINE_DISPARITY:
+        raise DepthKindError("Affine disparity cannot be compared with depth; align and convert it first.")
+    predicted = np.empty(len(observations), np.float32)
+    for frame in np.unique(observations.frame):
+        rows = observations.frame == frame
+        depth = predictor.predict(frames.read(int(frame)).rgb)
+        if not (np.isfinite(depth).all() and (depth > 0).all()):
+            raise NetworkError(f"The network gave depth that is not finite and positive for {frames.names[frame]}.")
+        predicted[rows] = sample_numpy(depth, observations.grid[rows], mode="bilinear")
+    return depth_metrics(predicted, scale * observations.z)
 
 
 def compare_with_truth(

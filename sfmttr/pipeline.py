@@ -51,13 +51,15 @@ OnStep = Callable[[RefineStep, Refinement], None]
 """Called after every step of the refinement. It may raise `Cancelled`."""
 T = TypeVar("T")
 
-_RESULTS = ("refine", "after", "before_fused", "after_fused")
+_EXPORTS = ("export", "kit")
+"""What others may have recorded in the run folder, made of the refined network."""
+_RESULTS = ("refine", "after", "before_fused", "after_fused", *_EXPORTS)
 """What there is only of a clip that was refined."""
 DEPENDENTS = {
     "frames": ("sfm", "before", *_RESULTS, "outputs"),
     "sfm": (*_RESULTS, "outputs"),
     "before": (*_RESULTS, "outputs"),
-    "refine": ("after", "before_fused", "after_fused", "outputs"),
+    "refine": ("after", "before_fused", "after_fused", *_EXPORTS, "outputs"),
     "after": ("after_fused", "outputs"),
     "before_fused": ("outputs",),
     "after_fused": ("outputs",),

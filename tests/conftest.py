@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on one thread results repeat bit for bit
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests.*`, however pytest was started
@@ -13,6 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests.*`, howev
 import pytest
 
 from tests.synthetic import RenderedClip, render_room, write_frames
+
+if TYPE_CHECKING:
+    from tests.exported import Exported
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,3 +46,22 @@ def room() -> RenderedClip:
 def room_frames(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """`room` as a `FrameSet`."""
     return write_frames(room, Path(tmp_path_factory.mktemp("room")) / "frames")
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A refined and exported network; it is not known by name any more."""
+    from tests.exported import export_tiny
+
+    with pytest.MonkeyPatch.context() as patch:
+        return export_tiny(tmp_path_factory.mktemp("exported"), patch)
+
+
+@pytest.fixture(scope="module")
+def exported(exported_once: Exported) -> Iterator[Exported]:
+    """The same, and its network is one like any other."""
+    from tests.exported import known_again
+
+    with pytest.MonkeyPatch.context() as patch:
+        known_again(exported_once, patch)
+        yield exported_once

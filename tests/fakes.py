@@ -60,9 +60,9 @@ class TinyNetwork(DepthNetwork):
         return self.depth_from_early(*self.early_features(image))
 
     def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
-        h, w = image.shape[-2:]
-        y = torch.linspace(-1, 1, h, device=image.device).view(1, 1, h, 1).expand(len(image), 1, h, w)
-        x = torch.linspace(-1, 1, w, device=image.device).view(1, 1, 1, w).expand(len(image), 1, h, w)
+        # Rows and columns counted, not taken from the shape, which an exported graph would have built in.
+        one = torch.ones_like(image[:, :1])
+        y, x = ((2 * i - 2) / (last - 1) - 1 for i, last in _counted(one))
         return (self.encoder[:3](torch.cat((image - 0.5, x, y), dim=1)),)
 
     def depth_from_early(self, *features: Tensor) -> Tensor:
@@ -73,6 +73,13 @@ class TinyNetwork(DepthNetwork):
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, value) for name, value in self.named_parameters() if name.startswith("encoder."))
+
+
+def _counted(one: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows, then columns, of pictures of ones, from 1 on; and their number."""
+    for axis in (2, 3):
+        i = one.cumsum(axis)
+        yield i, i.narrow(axis, -1, 1)
 
 
 def fit(network: TinyNetwork, clip: RenderedClip, steps: int = 60, unit: float = 1.0) -> TinyNetwork:

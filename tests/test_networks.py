@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sfmttr import networks
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks.base import DepthNetwork, TorchPredictor, state_dict_cpu
+from sfmttr.networks.base import DepthNetwork, TorchPredictor, resize_depth, resize_image, state_dict_cpu
 from sfmttr.networks.meter import Meter, positive
 from sfmttr.networks.registry import entry
 from sfmttr.networks.rt_monodepth import RtMonoDepthS
@@ -67,10 +67,17 @@ def test_predictor_gives_depth_at_image_size(network: DepthNetwork) -> None:
     rgb = image_of((97, 131))
     predictor = TorchPredictor(network)
     first, second = predictor.predict(rgb), predictor.predict(rgb)
-    assert first.values.shape == (97, 131)
-    assert first.values.dtype == np.float32
-    assert first.kind is predictor.kind is network.info.kind
-    np.testing.assert_array_equal(first.values, second.values)
+    assert first.shape == (97, 131)
+    assert first.dtype == np.float32
+    assert predictor.kind is network.info.kind
+    np.testing.assert_array_equal(first, second)
+
+
+def test_predictor_takes_a_working_size(network: DepthNetwork) -> None:
+    rgb, hw = image_of((97, 131)), network.working_hw((120, 90))
+    with torch.inference_mode():
+        own = resize_depth(network(resize_image(network.prepare(rgb, (97, 131)), hw)), (97, 131))
+    np.testing.assert_array_equal(TorchPredictor(network, hw).predict(rgb), own[0, 0])
 
 
 def test_a_batch_is_its_images(network: DepthNetwork) -> None:
@@ -289,7 +296,7 @@ def test_nyu_weights_see_a_room() -> None:
     images, truths = sorted((folder / "rgb").iterdir()), sorted((folder / "depth").iterdir())
     correlations, scales = [], []
     for i in range(0, len(images), 20):
-        depth = predictor.predict(np.array(Image.open(images[i]).convert("RGB"))).values
+        depth = predictor.predict(np.array(Image.open(images[i]).convert("RGB")))
         truth = np.array(Image.open(truths[i])).astype(np.float32) / 1000
         known = (truth > 0) & (truth < 10)
         correlations.append(np.corrcoef(np.log(depth[known]), np.log(truth[known]))[0, 1])

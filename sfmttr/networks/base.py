@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfmttr.networks.info import NetworkInfo as NetworkInfo
-from sfmttr.types import HW, Depth, DepthKind
+from sfmttr.types import HW, DepthKind
 
 
 class DepthNetwork(nn.Module, ABC):
@@ -70,28 +70,40 @@ class DepthNetwork(nn.Module, ABC):
         """
         return {name: value for file in files for name, value in file.items()}
 
-    def prepare(self, rgb: np.ndarray) -> Tensor:
-        """One image (H, W, 3) uint8 to (1, 3, h, w) float in [0, 1] at working size, antialiased bilinear."""
+    def prepare(self, rgb: np.ndarray, hw: HW | None = None) -> Tensor:
+        """One image (H, W, 3) uint8 to (1, 3, h, w) float in [0, 1] at size `hw` (None: the working size)."""
         image = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255.0
-        hw = self.working_hw((rgb.shape[0], rgb.shape[1]))
-        return resize_image(image, hw)
+        return resize_image(image, hw or self.working_hw((rgb.shape[0], rgb.shape[1])))
 
 
 def resize_image(image: Tensor, hw: HW) -> Tensor:
-    """Antialiased bilinear resize of (B, 3, H, W), the one that the exported graph does too."""
-    if tuple(image.shape[-2:]) == hw:
-        return image
-    return functional.interpolate(image, hw, mode="bilinear", align_corners=False, antialias=True).clamp(0.0, 1.0)
+    """(B, 3, H, W) in [0, 1] to size `hw`, antialiased bilinear."""
+    return image if tuple(image.shape[-2:]) == hw else antialiased_resize(image, hw)
+
+
+def antialiased_resize(image: Tensor, hw: HW, white: float = 1.0) -> Tensor:
+    """What `resize_image` does to any other size, with values from 0 to `white`.
+
+    Exported graphs, which must not ask for the size, always do it.
+    """
+    return functional.interpolate(image, hw, mode="bilinear", align_corners=False, antialias=True).clamp(0.0, white)
+
+
+def resize_depth(depth: Tensor, hw: HW) -> Tensor:
+    """A network's output (B, 1, h, w) at the size of the image it is of."""
+    return functional.interpolate(depth, hw, mode="bilinear", align_corners=False)
 
 
 class DepthPredictor(Protocol):
     """What torch networks and exported ones have in common."""
 
     @property
-    def kind(self) -> DepthKind: ...
+    def kind(self) -> str:
+        """A `DepthKind`, or its value where this package is not at hand."""
+        ...
 
-    def predict(self, rgb: np.ndarray) -> Depth:
-        """Depth (H, W) of an image (H, W, 3) uint8, at the image's size."""
+    def predict(self, rgb: np.ndarray) -> np.ndarray:
+        """Depth (H, W) float32, of this kind, of an image (H, W, 3) uint8."""
         ...
 
 
@@ -100,17 +112,18 @@ class TorchPredictor:
     """A `DepthNetwork` as a `DepthPredictor`."""
 
     network: DepthNetwork
+    working_hw: HW | None = None
+    """For every image; None: what the network chooses for an image of that size."""
 
     @property
     def kind(self) -> DepthKind:
         return self.network.info.kind
 
     @torch.inference_mode()
-    def predict(self, rgb: np.ndarray) -> Depth:
+    def predict(self, rgb: np.ndarray) -> np.ndarray:
         device = next(self.network.parameters()).device
-        output = self.network.eval()(self.network.prepare(rgb).to(device)).float()
-        resized = functional.interpolate(output, rgb.shape[:2], mode="bilinear", align_corners=False)
-        return Depth(resized[0, 0].cpu().numpy(), self.kind)
+        output = self.network.eval()(self.network.prepare(rgb, self.working_hw).to(device)).float()
+        return resize_depth(output, (rgb.shape[0], rgb.shape[1]))[0, 0].cpu().numpy()
 
 
 def state_dict_cpu(network: nn.Module) -> Mapping[str, Tensor]:

@@ -19,3 +19,5 @@ class NetworkInfo:
     """Where the authors publish it."""
     description: str
     """One line: what it was trained on and how."""
+    copyright: str = ""
+    """The notice that goes with the licence, as its holders word it."""

@@ -258,7 +258,8 @@ class _UpBlock(nn.Module):
         up = self.conv2d_transpose(x)
         # At 636 wide a quarter is 159, which the decoder's 160 does not meet: the authors add a column on the left.
         missing = up.shape[-1] - skip.shape[-1]
-        if missing:
+        # A graph that is exported for any width must ask at every width: the branch would be decided when it is traced.
+        if torch.compiler.is_compiling() or missing:
             skip = functional.pad(skip, (missing, 0))
         return self.end_up_layer(torch.cat((up, skip), dim=1))
 

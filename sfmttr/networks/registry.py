@@ -66,6 +66,7 @@ def _meter(size: str, domain: str) -> NetworkEntry:
         "MIT",
         _METER_PAGE,
         f"METER-{size.upper()}, supervised with measured depth {_METER_TRAINED[domain]}",
+        copyright="Copyright (c) 2022 lorenzopapa5",
     )
     file = WeightFile(file_name, url, _METER_SHA256.get((size, domain)), _METER_PAGE)
     return NetworkEntry(info, _METER_SIZES[size], (file,), build)

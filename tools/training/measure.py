@@ -61,11 +61,11 @@ def _errors(network: DepthNetwork, scenes: Sequence[Scene], views: int) -> Scene
             if not (true > 0).any():
                 continue
             depth = predictor.predict(scene.rgb[view])
-            pair = apply_protocol(depth.values, depth.kind, true, rules)
+            pair = apply_protocol(depth, predictor.kind, true, rules)
             per_view.append(depth_metrics(pair.predicted, pair.true).abs_rel)
             known = true > 0
             # Views of a scene differ in focal length, which is taken out of what is learned (see `batches`).
-            metric = depth.values[known] * scene.fx_px[view]
+            metric = depth[known] * scene.fx_px[view]
             pairs.append((metric, true[known]))
             ratios.append(np.median(true[known]) / np.median(metric))
         scale = float(np.median(ratios)) if ratios else 1.0

@@ -1,0 +1,102 @@
+"""The command line: `python -m export RUN`. Defaults live in `pipeline.ExportConfig` only.
+
+Exit codes: 0 done; 2 something to be put right, said in one line; 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from export.spec import DEFAULT_OPSET, KIT, OPSETS, Variant
+from sfmttr.errors import SfmttrError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export one run; give the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _export(options)
+    except SfmttrError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("export: stopped; nothing was written.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
+
+
+def _variants(text: str) -> tuple[Variant, ...]:
+    """`fp32,int8` -> (Variant.FP32, Variant.INT8)"""
+    try:
+        chosen = {Variant(name.strip()) for name in text.split(",")}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of {', '.join(Variant)}") from None
+    return tuple(variant for variant in Variant if variant in chosen)
+
+
+def _opset(text: str) -> int:
+    if not text.isdigit() or int(text) not in OPSETS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {OPSETS[0]} to {OPSETS[-1]}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="export", description="Freeze the network that a run refined to checked ONNX files.")
+    parser.add_argument("run", type=Path, help="run folder of a finished `python -m sfmttr refine`")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="export folder (default: RUN/export)")
+    parser.add_argument(
+        "--variants", type=_variants, default=tuple(Variant), help="number formats (default: fp32,fp16,int8)"
+    )
+    parser.add_argument("--core", action="store_true", help="the network alone, too: float NCHW in, for converters")
+    parser.add_argument("--opset", type=_opset, default=DEFAULT_OPSET, help="ONNX operator set (default: %(default)s)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to check on (default: %(default)s)")
+    parser.add_argument(
+        "--known-depth",
+        nargs=4,
+        type=float,
+        metavar=("FRAME", "ROW", "COLUMN", "METRES"),
+        help="depth that was measured at one pixel of one frame (counted from 0): makes the output metres",
+    )
+    parser.add_argument("--no-kit", action="store_true", help=f"models alone, no {KIT}")
+    parser.add_argument("--bundle-runtime", action="store_true", help="the browser's runtime goes into the kit, too")
+    return parser
+
+
+def _export(options: argparse.Namespace) -> int:
+    from export.pipeline import (
+        ExportConfig,
+        KnownDepth,
+        export_run,
+        pack,
+    )  # after parsing: torch takes seconds to import
+    from export.report import print_report
+    from sfmttr.terminal import progress_bars
+
+    known = options.known_depth
+    config = ExportConfig(
+        variants=options.variants,
+        core=options.core,
+        opset=options.opset,
+        device=options.device,
+        known_depth=None if known is None else KnownDepth(int(known[0]), int(known[1]), int(known[2]), known[3]),
+    )
+    with progress_bars() as bars:
+        report = export_run(options.run, options.out, config, bars.on_progress)
+    print_report(report)
+    if not options.no_kit:
+        print(f"Kit: {pack(options.run, options.out, bundle_runtime=options.bundle_runtime)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

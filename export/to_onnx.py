@@ -1,0 +1,242 @@
+"""A torch network to an ONNX graph, with nothing left in it of the machine that it was made on."""
+
+from __future__ import annotations
+
+import ast
+import io
+import logging
+import re
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+import sfmttr
+from export import spec
+from export.errors import ExportError
+from export.spec import INPUT, OUTPUT, ModelMetadata
+from sfmttr.networks.base import DepthNetwork, antialiased_resize, resize_depth
+from sfmttr.types import HW
+
+TRACED_IMAGE_HW = (61, 83)
+"""Size that the image graph is traced at: odd, not square, and none that is checked."""
+TRACED_CORE_BATCH = 2
+"""A batch of one would be taken for a constant."""
+NETWORK = "network"
+"""Nodes of the network itself are named `network.<module>/<operator>`, others `image_in/...` and `depth_out/...`."""
+_WEIGHT = ".weight"
+
+
+class _ImageIn(nn.Module):
+    """Pictures as they come to what the network takes: `DepthNetwork.prepare`, for any size."""
+
+    def __init__(self, working_hw: HW) -> None:
+        super().__init__()
+        self.working_hw = working_hw
+
+    def forward(self, image: Tensor) -> Tensor:
+        # Divided after it is resized, which is less to divide: the same up to rounding.
+        return antialiased_resize(image.permute(0, 3, 1, 2).float(), self.working_hw, 255.0) / 255.0
+
+
+class _DepthOut(nn.Module):
+    """The network's output at the picture's size, in the unit of the export."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, depth: Tensor, image: Tensor) -> Tensor:
+        resized = resize_depth(depth, image.shape[1:3])[:, 0]  # type: ignore[arg-type]  # sizes are symbols here
+        return resized if self.scale == 1.0 else resized * self.scale
+
+
+class ImageGraph(nn.Module):
+    """uint8 (1, H, W, 3) -> float32 (1, H, W): what `TorchPredictor(network, working_hw)` does, times `scale`."""
+
+    def __init__(self, network: DepthNetwork, working_hw: HW, scale: float) -> None:
+        super().__init__()
+        self.image_in = _ImageIn(working_hw)
+        self.network = network
+        self.depth_out = _DepthOut(scale)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.depth_out(self.network(self.image_in(image)), image)
+
+
+class CoreGraph(nn.Module):
+    """float32 (N, 3, h, w) in [0, 1] -> float32 (N, h', w'): the network, times `scale`."""
+
+    def __init__(self, network: DepthNetwork, scale: float) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        depth = self.network(image)[:, 0]
+        return depth if self.scale == 1.0 else depth * self.scale
+
+
+def image_graph(network: DepthNetwork, working_hw: HW, scale: float, opset: int) -> onnx.ModelProto:
+    """`ImageGraph` as ONNX; height and width are free. Raises `ExportError` when torch cannot export the network."""
+    example = torch.zeros((1, *TRACED_IMAGE_HW, 3), dtype=torch.uint8)
+    return _export(ImageGraph(network, working_hw, scale), example, {1: "height", 2: "width"}, opset)
+
+
+def core_graph(network: DepthNetwork, traced_hw: HW, scale: float, opset: int) -> onnx.ModelProto:
+    """`CoreGraph` as ONNX; batch, height and width are free. Raises `ExportError` as `image_graph` does."""
+    example = torch.rand((TRACED_CORE_BATCH, 3, *traced_hw))
+    return _export(CoreGraph(network, scale), example, {0: "batch", 2: "height", 3: "width"}, opset)
+
+
+def plain_core_graph(network: DepthNetwork, hw: HW, opset: int) -> onnx.ModelProto:
+    """The network at size `hw` alone, with every operator that torch has: nothing merged, so that modules can be told
+    apart by the names of their nodes."""
+    return _export(CoreGraph(network, 1.0), torch.rand((1, 3, *hw)), {}, opset, optimize=False)
+
+
+def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelProto:
+    """`model` with `metadata` and nothing but it, and with descriptions of what goes in and comes out."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    onnx.helper.set_model_props(result, metadata.to_props())
+    result.producer_name, result.producer_version = "sfmttr", sfmttr.__version__
+    result.doc_string = (
+        f"Depth of one place: {metadata.network}, refined on a clip. Weights: {metadata.network_licence}."
+    )
+    (image,), (depth,) = result.graph.input, result.graph.output
+    core = metadata.graph == spec.Graph.CORE
+    image.doc_string = "RGB in [0, 1], NCHW" if core else "one picture of any size, RGB"
+    depth.doc_string = f"camera z in {metadata.unit}"
+    return result
+
+
+def in_network(node: onnx.NodeProto) -> bool:
+    """Whether a node of an image graph belongs to the network, not to what is around it."""
+    return node.name.split("/")[0].split(".")[0] == NETWORK
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write one self-contained file. Raises `ExportError` when the graph is not valid ONNX."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name} would not be valid ONNX: {str(error).strip().splitlines()[0]}") from error
+    onnx.save(model, path)
+
+
+# ----------------------------------------------------------------------------------------- export
+
+
+def _export(
+    module: nn.Module, example: Tensor, free: dict[int, str], opset: int, *, optimize: bool = True
+) -> onnx.ModelProto:
+    if opset not in spec.OPSETS:
+        raise ExportError(f"opset {opset} cannot be asked for; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
+    module.eval()
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"image": free},
+                opset_version=opset,
+                optimize=optimize,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"torch cannot export {_name(module)}: {_cause(error)}") from error
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = spec.IR_VERSION
+    _check_free_sizes(model, example, free)
+    return _anonymous(model)
+
+
+def _name(module: nn.Module) -> str:
+    network = module.network
+    assert isinstance(network, DepthNetwork)
+    return network.info.name
+
+
+def _cause(error: BaseException) -> str:
+    """What the exception says that all others came from: which sizes became constants, else its first words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    fixed = re.findall(r"inferred a static shape of (\d+) for dimension \S*shape\[(\d)\]", str(error))
+    if fixed:
+        sizes = ", ".join(f"axis {axis} of its input at {size}" for size, axis in fixed)
+        return f"a size is built in, which fixes {sizes}"
+    return textwrap.shorten(str(error) or type(error).__name__, 300)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what the exporter, and torch below it, say about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints graphs that it fails on
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _check_free_sizes(model: onnx.ModelProto, example: Tensor, free: dict[int, str]) -> None:
+    """Raise `ExportError` when a size that shall be free was fixed to the example's."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    fixed = [name for axis, name in free.items() if dims[axis].HasField("dim_value")]
+    if fixed:
+        raise ExportError(f"the network fixes {' and '.join(fixed)} at {tuple(example.shape)}")
+
+
+# -------------------------------------------------------------------------------- what is left in
+
+
+def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name nodes by the modules that they came from, and drop all that the exporter noted down: stack traces, paths."""
+    _name_nodes(model.graph)
+    graph = model.graph
+    graph.name = "depth"
+    for item in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        _forget(item)
+    del graph.value_info[:]
+    return model
+
+
+def _forget(item: Any) -> None:
+    del item.metadata_props[:]
+    item.doc_string = ""
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    taken: Counter[str] = Counter()
+    for node in graph.node:
+        name = f"{_scope(node)}/{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The module that the node's weight belongs to, else the innermost that it came from; "" for what has none."""
+    # A convolution that a norm was multiplied into counts as the norm's with the exporter; its weight knows better.
+    weight = next((name for name in node.input if name.endswith(_WEIGHT)), None)
+    if weight is not None:
+        return weight.removesuffix(_WEIGHT)
+    noted = {prop.key: prop.value for prop in node.metadata_props}
+    try:
+        *modules, _ = ast.literal_eval(noted["pkg.torch.onnx.name_scopes"])
+    except (KeyError, ValueError, SyntaxError):
+        return ""
+    return str(modules[-1]) if modules and not modules[-1].startswith("_") else ""

@@ -1,0 +1,218 @@
+"""A network that cannot be exported faithfully is refused: what differed, where, by how much, and no file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from export import check, diagnose, spec, to_onnx
+from export.errors import ExportError, UnfaithfulExportError
+from export.pipeline import ExportConfig, export_run
+from export.run import FinishedRun
+from export.runtime import OnnxDepth
+from export.spec import Variant
+from sfmttr.networks import registry
+from sfmttr.networks.base import TorchPredictor
+from sfmttr.types import HW
+from tests.exported import HW as FRAME_HW
+from tests.exported import Exported
+from tests.fakes import TINY, TINY_INFO, FakeSfm, TinyNetwork
+from tests.synthetic import RenderedClip, render_room
+
+OPSET = spec.DEFAULT_OPSET
+
+
+class SizeBuiltIn(TinyNetwork):
+    """Takes a size as a number, which tracing does once and for all: the graph declares free sizes, and has none."""
+
+    def depth_from_early(self, *features: Tensor) -> Tensor:
+        depth = super().depth_from_early(*features)
+        return functional.interpolate(depth, (int(depth.shape[-2]), int(depth.shape[-1])), mode="nearest")
+
+
+class OtherOperator(TinyNetwork):
+    """Another operator in a traced graph than in torch, in one module."""
+
+    def __init__(self) -> None:
+        super().__init__(TINY_INFO)
+        self.decoder[1].register_forward_hook(self._wrong)
+
+    @staticmethod
+    def _wrong(_module: object, _inputs: object, output: Tensor) -> Tensor:
+        return 1.02 * output if torch.compiler.is_compiling() else output
+
+
+@pytest.fixture(scope="module")
+def clip() -> RenderedClip:
+    """What the exported run was made of."""
+    return render_room(8, FRAME_HW)
+
+
+RunOf = Callable[[type[TinyNetwork]], Path]
+
+
+@pytest.fixture
+def run_of(exported: Exported, clip: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOf:
+    """A copy of the run, of a network that misbehaves."""
+    FakeSfm(clip).install(monkeypatch)
+
+    def make(network: type[TinyNetwork]) -> Path:
+        folder = shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "kit.zip"))
+        entry = registry.entry(TINY)
+        monkeypatch.setitem(
+            registry._ENTRIES,
+            TINY,
+            registry.NetworkEntry(entry.info, entry.parameters, entry.files, lambda _: network()),
+        )
+        return folder
+
+    return make
+
+
+def test_an_operator_that_differs_is_refused(run_of: RunOf) -> None:
+    run = run_of(OtherOperator)
+    before = {path.name for path in run.iterdir()}
+    with pytest.raises(UnfaithfulExportError) as refused:
+        export_run(run)
+    message = str(refused.value)
+    assert message.startswith("depth-fp32.onnx is refused: on frame ")
+    assert "150 x 200" in message
+    assert " in onnxruntime and " in message
+    assert "% apart" in message
+    assert "The first module that differs is decoder.1: its output is off by" in message
+    assert {path.name for path in run.iterdir()} == before
+
+
+def test_a_size_that_is_built_in_is_refused(run_of: RunOf) -> None:
+    run = run_of(SizeBuiltIn)
+    with pytest.raises(UnfaithfulExportError) as refused:
+        export_run(run, config=ExportConfig(variants=(Variant.FP32,), core=True))
+    message = str(refused.value)
+    assert message.startswith("depth-core.onnx is refused: for frame ")
+    assert "128 x 160, batch 1, onnxruntime gives depth of shape (1, 40, 24) and torch (1, 32, 40)" in message
+    assert "a size is built in" in message
+    assert not (run / "export").exists()
+
+
+def test_a_network_with_a_size_built_in_still_gives_an_image_graph(run_of: RunOf) -> None:
+    """There the network always works at one size."""
+    report = export_run(run_of(SizeBuiltIn), config=ExportConfig(variants=(Variant.FP32,)))
+    assert report.variants[Variant.FP32].max_relative < 1e-4
+
+
+def test_a_network_that_cannot_be_traced_is_an_error(run_of: RunOf) -> None:
+    class AsksForValues(TinyNetwork):
+        def forward(self, image: Tensor) -> Tensor:
+            return super().forward(image if image.mean() > 2 else image * 0.5)
+
+    run = run_of(AsksForValues)
+    with pytest.raises(ExportError, match="torch cannot export tiny-test: "):
+        export_run(run)
+    assert not (run / "export").exists()
+
+
+def test_a_file_that_was_there_before_stays(run_of: RunOf) -> None:
+    run = run_of(OtherOperator)
+    (run / "export").mkdir()
+    (run / "export" / "depth-fp32.onnx").write_bytes(b"of yesterday")
+    with pytest.raises(UnfaithfulExportError):
+        export_run(run)
+    assert [path.name for path in (run / "export").iterdir()] == ["depth-fp32.onnx"]
+    assert (run / "export" / "depth-fp32.onnx").read_bytes() == b"of yesterday"
+
+
+# ------------------------------------------------------------------------------- the check itself
+
+
+def _edited(exported: Exported, path: Path, edit) -> OnnxDepth:  # type: ignore[no-untyped-def]
+    model = onnx.load(exported.export / "depth-fp32.onnx")
+    edit(model)
+    onnx.save(model, path)
+    return OnnxDepth(path)
+
+
+def _cases(predictor: OnnxDepth, exported: Exported) -> tuple[check.ParityCase, ...]:
+    run = FinishedRun.read(exported.run)
+    network = run.refined_network()
+    return check.check_image_graph(predictor, network, network.working_hw(run.frames.hw), 1.0, run.frames)
+
+
+def test_a_weight_that_moved_is_seen_at_its_pixel(exported: Exported, tmp_path: Path) -> None:
+    def move(model: onnx.ModelProto) -> None:
+        bias = next(item for item in model.graph.initializer if item.name == "network.head.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+
+    cases = _cases(_edited(exported, tmp_path / "moved.onnx", move), exported)
+    for case in cases:
+        assert case.max_relative == pytest.approx(np.expm1(0.01), rel=1e-3)
+        assert case.onnx_value / case.torch_value - 1 == pytest.approx(case.max_relative)
+    problem = check.complaint(cases, spec.TOLERANCES[Variant.FP32])
+    assert "1.01% apart" in problem
+    assert "0.01% at most are allowed" in problem
+    assert check.complaint(cases, spec.TOLERANCES[Variant.INT8]) == ""
+
+
+def test_an_output_of_fixed_size_is_seen(exported: Exported, tmp_path: Path) -> None:
+    def fix(model: onnx.ModelProto) -> None:
+        resize = next(node for node in model.graph.node if node.name == "depth_out/Resize")
+        resize.input[3] = "fixed"
+        sizes = onnx.numpy_helper.from_array(np.array([1, 1, *to_onnx.TRACED_IMAGE_HW], np.int64), "fixed")
+        model.graph.initializer.append(sizes)
+
+    with pytest.raises(
+        UnfaithfulExportError, match=r"depth of shape \(61, 83\) and torch \(150, 200\): a size is built"
+    ):
+        _cases(_edited(exported, tmp_path / "fixed.onnx", fix), exported)
+
+
+def test_depth_that_is_not_finite_is_seen(exported: Exported, tmp_path: Path) -> None:
+    def spoil(model: onnx.ModelProto) -> None:
+        bias = next(item for item in model.graph.initializer if item.name == "network.head.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(1, 200, np.float32), bias.name))
+
+    with pytest.raises(UnfaithfulExportError, match="not finite at 30000 pixels"):
+        _cases(_edited(exported, tmp_path / "spoilt.onnx", spoil), exported)
+
+
+def test_sizes_that_are_checked_were_not_traced() -> None:
+    for hw in ((150, 200), to_onnx.TRACED_IMAGE_HW, (1, 1), (375, 1242)):
+        sizes = check.image_sizes(hw)
+        assert to_onnx.TRACED_IMAGE_HW not in sizes
+        assert len(sizes) >= 3 or hw == (1, 1)
+    traced, sizes = check.core_sizes(TinyNetwork(), (150, 200))
+    assert len({traced, *sizes}) == 1 + check.CORE_SIZES
+    assert traced[0] != traced[1]
+
+
+def test_a_network_of_one_size_has_no_core_graph() -> None:
+    class OneSize(TinyNetwork):
+        def working_hw(self, hw: HW) -> HW:
+            return 64, 96
+
+    with pytest.raises(ExportError, match="works at one size alone"):
+        check.core_sizes(OneSize(), (150, 200))
+
+
+def test_diagnosis_of_a_faithful_network_blames_no_module() -> None:
+    network = TinyNetwork().eval()
+    image = network.prepare(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+    assert diagnose.first_difference(network, image, OPSET).startswith("Every module gives what it should")
+
+
+def test_image_graph_is_the_torch_predictor() -> None:
+    """The torch path at the frames' size is what is exported: no second way of resizing."""
+    network = TinyNetwork().eval()
+    rgb = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    hw = network.working_hw((150, 200))
+    with torch.inference_mode():
+        depth = to_onnx.ImageGraph(network, hw, 1.0)(torch.from_numpy(rgb)[None])
+    assert depth.shape == (1, 150, 200)
+    np.testing.assert_allclose(depth[0].numpy(), TorchPredictor(network).predict(rgb), rtol=1e-5)
