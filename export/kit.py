@@ -33,6 +33,7 @@ from sfmttr import viz
 from sfmttr.compare import Column
 from sfmttr.depth_files import choose_png_scale
 from sfmttr.outputs import read_maps
+from sfmttr.pipeline import weights_hash
 from sfmttr.runs import atomic_file, read_json
 from sfmttr.types import DepthKind
 
@@ -65,15 +66,14 @@ class KitError(ExportError):
 def build_kit(run: Path, export_dir: Path, out: Path, *, bundle_runtime: bool = False) -> Path:
     """Pack the export in `export_dir` of the finished run `run` into the zip `out`, atomically.
 
-    `bundle_runtime`: put onnxruntime-web in, so that the page needs no other server (about 12 MB more).
+    `bundle_runtime`: put onnxruntime-web in, so that the page needs no other server (about 10 MB more).
     Raises `KitError` when `export_dir` holds no whole export of this run, `WebRuntimeError` when the browser's runtime
     cannot be fetched, `RunFolderError` when the run cannot be read or the zip not be written; `out` is then what it
     was before.
     """
     export = _Export.read(export_dir)
     finished = FinishedRun.read(run)
-    if export.model["clip_sha256"] != finished.frames.content_hash:
-        raise KitError(f"{export_dir} is an export of another clip than {run} is of; export this run again")
+    export.refuse_other_than(finished)
     # Before all else, because it can fail for reasons that lie outside.
     runtime = web_runtime.read_files() if bundle_runtime else {}
     check = _Check.compute(finished, export)
@@ -108,7 +108,7 @@ class _Export:
         report = read_json(folder / spec.REPORT)
         try:
             listed = {name: (str(entry["file"]), str(entry["sha256"])) for name, entry in report["variants"].items()}
-            _ = report["model"]["clip_sha256"]
+            _ = report["model"]["clip_sha256"], report["model"]["weights_sha256"]
         except (KeyError, TypeError, AttributeError) as error:
             raise KitError(f"{folder / spec.REPORT} is damaged or from another version; export again") from error
         if Variant.FP32 not in listed:
@@ -122,6 +122,13 @@ class _Export:
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
         return self.report["variants"]
+
+    def refuse_other_than(self, finished: FinishedRun) -> None:
+        """Raise `KitError` when this was not exported from what `finished` holds now."""
+        if self.model["clip_sha256"] != finished.frames.content_hash:
+            raise KitError(f"{self.folder} is an export of another clip than {finished.folder} is of; export again")
+        if self.model["weights_sha256"] != weights_hash(finished.refined_network()):
+            raise KitError(f"{finished.folder} was refined anew since {self.folder} was made; export again")
 
     def content(self, variant: str) -> bytes:
         return self.models[_in_kit(self.variants[variant]["file"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -237,7 +238,7 @@ class _Export:
                 break
         if problem:
             raise self._refusal(self._path(Variant.INT8).name, problem)
-        return replace(report, float_layers=(*kept, *quantizer.last_layers), attempts=tuple(attempts))
+        return replace(report, float_layers=(*kept, *quantizer.always_float), attempts=tuple(attempts))
 
     def _core(self) -> FileReport:
         self._tell("core")
@@ -279,8 +280,10 @@ class _Export:
 
     def _time(self, variants: Iterable[Variant]) -> dict[str, Latency]:
         """On a frame as it is, and at the network's own size, where resizing costs next to nothing."""
-        network = self._network.to(memory_format=self._network.preferred_memory_format)  # type: ignore[call-overload]
-        predictors: dict[str, DepthPredictor] = {"torch": TorchPredictor(network, self._working_hw)}
+        predictors: dict[str, DepthPredictor] = {"torch": self._torch}
+        if self._network.preferred_memory_format is torch.channels_last:
+            other = copy.deepcopy(self._network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            predictors["torch_channels_last"] = TorchPredictor(other, self._working_hw)
         predictors |= {str(variant): self._predictor(variant, threads=1) for variant in variants}
         frame = self._run.frames.read(len(self._run.frames) // 2).rgb
         small = np.asarray(Image.fromarray(frame).resize(self._working_hw[::-1]))

@@ -1,12 +1,13 @@
-"""The same graph in 8-bit integers, whose ranges are measured on frames of the clip.
+"""The same graph in 8-bit integers, whose ranges are measured on frames of the clip, for CPUs.
 
 Pictures in and depth out stay in float, and so does the last layer: 8 bits over the whole range of depth would be
-steps of half a metre.
+steps of half a metre. A first layer of few weights does, too: rounding the picture takes longer than the layer.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,14 +24,19 @@ from onnxruntime.quantization import (
     QuantType,
     create_calibrator,
 )
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from export.spec import INPUT
+from export.for_cpu import quick_on_cpu
+from export.spec import INPUT, OUTPUT
 from export.to_onnx import NETWORK, in_network
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BETWEEN = frozenset({"Relu", "LeakyRelu", "Clip", "Add", "Concat", "Pad", "Resize", "MaxPool", "AveragePool"})
 """What can stay in 8 bits between layers with weights. Attention, norms and the like are left in float: their ranges
 are wide, and onnxruntime's 8-bit kernels for them are slower than those for float."""
+_FEW_WEIGHTS = 1000
+_RANKING_FRAMES = 4
+_ELU_IS_FLAT = -5.0
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,22 @@ class Int8Quantizer:
 
     def __init__(self, model: onnx.ModelProto, frames: Sequence[np.ndarray]) -> None:
         """Measure the range of every activation of `model` (an image graph) over `frames`, (H, W, 3) uint8 each."""
-        self._model, self._frames = model, frames
-        weights = {initializer.name for initializer in model.graph.initializer}
-        weighted = [node for node in model.graph.node if _has_weights(node, weights)]
-        self.last_layers = tuple(_layer(node) for node in weighted if node.name in _last(model, weighted))
-        self.layers = tuple(_layer(node) for node in weighted if _layer(node) not in self.last_layers)
+        self._model, self._frames = quick_on_cpu(model), frames
+        graph = self._model.graph
+        sizes = {initializer.name: math.prod(initializer.dims) for initializer in graph.initializer}
+        weighted = {node.name: node for node in graph.node if _has_weights(node, sizes)}
+        small_first = {name for name in _first(graph, weighted) if sizes[weighted[name].input[1]] < _FEW_WEIGHTS}
+        at_the_ends = {_layer(weighted[name]) for name in small_first | _last(graph, weighted)}
+        self._nodes: dict[str, list[str]] = {}
+        for node in weighted.values():
+            self._nodes.setdefault(_layer(node), []).append(node.name)
+        self.always_float = tuple(layer for layer in self._nodes if layer in at_the_ends)
+        """Layers that are never quantised."""
+        self.layers = tuple(layer for layer in self._nodes if layer not in at_the_ends)
         """Names of those that can be quantised, in the order in which they are computed."""
-        self._nodes = {_layer(node): node.name for node in weighted}
         self._ranges = self._calibrate()
 
-    def _calibrate(self):  # type: ignore[no-untyped-def]
+    def _calibrate(self) -> TensorsData:
         with tempfile.TemporaryDirectory(prefix="sfmttr-int8-") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(self._model, path)
@@ -70,11 +82,11 @@ class Int8Quantizer:
                 calibrate_method=CalibrationMethod.MinMax,
             )
             calibrator.collect_data(_Frames(self._frames))
-            return calibrator.compute_data()
+            return _without_saturated(calibrator.compute_data(), self._model.graph)
 
     def quantised(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
         """The graph with all `layers` in 8 bits but `float_layers`."""
-        chosen = {self._nodes[layer] for layer in self.layers if layer not in float_layers}
+        chosen = {name for layer in self.layers if layer not in float_layers for name in self._nodes[layer]}
         return self._quantise([*chosen, *_between(self._model.graph, chosen)])
 
     def _quantise(self, nodes: list[str]) -> onnx.ModelProto:
@@ -95,16 +107,17 @@ class Int8Quantizer:
         with _quiet():
             quantizer.quantize_model()
         quantizer.model.topological_sort()
-        return quantizer.model.model
+        return _with_short_names(quantizer.model.model)
 
     def layer_errors(self) -> tuple[LayerError, ...]:
-        """Every layer with what it alone does to the depth, the worst first."""
+        """Every layer with what it alone does to the depth of a few of the frames, the worst first."""
+        frames = self._frames[:: max(1, len(self._frames) // _RANKING_FRAMES)]
         session = session_of(self._model)
-        exact = [np.log(_run(session, frame)) for frame in self._frames]
+        exact = [np.log(_run(session, frame)) for frame in frames]
         errors = []
         for layer in self.layers:
-            session = session_of(self._quantise([self._nodes[layer]]))
-            each = [np.abs(np.log(_run(session, f)) - e).mean() for f, e in zip(self._frames, exact, strict=True)]
+            session = session_of(self._quantise(self._nodes[layer]))
+            each = [np.abs(np.log(_run(session, f)) - e).mean() for f, e in zip(frames, exact, strict=True)]
             errors.append(LayerError(layer, float(np.mean(each))))
         return tuple(sorted(errors, key=lambda error: -error.mean_log_error))
 
@@ -135,22 +148,29 @@ def _has_weights(node: onnx.NodeProto, weights: Collection[str]) -> bool:
     return node.op_type in _WEIGHTED and len(node.input) > 1 and node.input[1] in weights
 
 
-def _last(model: onnx.ModelProto, weighted: Sequence[onnx.NodeProto]) -> set[str]:
-    """Names of the nodes with weights from which the output is reached without passing another."""
-    stops = {node.name for node in weighted}
-    maker = {output: node for node in model.graph.node for output in node.output}
+def _first(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
+    """Names of the nodes with weights that the picture reaches without passing another."""
     found: set[str] = set()
-    todo, seen = [output.name for output in model.graph.output], set()
-    while todo:
-        value = todo.pop()
-        node = maker.get(value)
-        if node is None or value in seen:
-            continue
-        seen.add(value)
-        if node.name in stops:
-            found.add(node.name)
-        else:
-            todo.extend(node.input)
+    reached = {INPUT}
+    for node in graph.node:
+        if not reached.isdisjoint(node.input):
+            if node.name in weighted:
+                found.add(node.name)
+            else:
+                reached.update(node.output)
+    return found
+
+
+def _last(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
+    """Names of the nodes with weights that reach the depth without passing another."""
+    found: set[str] = set()
+    wanted = {OUTPUT}
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output):
+            if node.name in weighted:
+                found.add(node.name)
+            else:
+                wanted.update(node.input)
     return found
 
 
@@ -169,6 +189,41 @@ def _between(graph: onnx.GraphProto, layers: Collection[str]) -> list[str]:
         if between or node.name in layers:
             wanted.update(node.input)
     return chosen
+
+
+def _without_saturated(ranges: TensorsData, graph: onnx.GraphProto) -> TensorsData:
+    """`ranges` that end where an ELU, which alone reads them, is flat: no steps are spent on what it makes -1 of."""
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    kept = {}
+    for name, data in ranges.items():
+        lowest, highest = data.range_value
+        if readers.get(name) == {"Elu"}:
+            lowest = np.maximum(lowest, np.float32(_ELU_IS_FLAT))
+        kept[name] = TensorData(lowest=lowest, highest=highest)
+    return TensorsData(CalibrationMethod.MinMax, kept)
+
+
+def _with_short_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Numbers for the names that the quantiser makes: in a small network they take a tenth of the file."""
+    short: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
+            for name in (*node.input[1:], *node.output):
+                short.setdefault(name, f"q{len(short)}")
+            if node.input[0].endswith("_quantized"):
+                short.setdefault(node.input[0], f"q{len(short)}")
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = short.get(name, name)
+    for initializer in model.graph.initializer:
+        initializer.name = short.get(initializer.name, initializer.name)
+    del model.graph.value_info[:]
+    return model
 
 
 @contextmanager

@@ -110,12 +110,14 @@ def _tolerance(tolerance: Tolerance) -> dict[str, float | None]:
 def print_report(report: ExportReport) -> None:
     """A row a file, below the torch network's own."""
     console = Console()
-    table = Table(title=f"{report.metadata.network}, on {report.provider}", title_justify="left")
+    table = Table(title=f"{report.metadata.network}, on {report.provider}", title_justify="left", box=None)
     table.add_column("")
-    for title in ("MB", "of fp32", "max diff.", "mean diff.", "AbsRel", "change", *_latency_titles(report)):
+    for title in ("MB", "of fp32", "largest\ndiff.", "mean\ndiff.", "AbsRel", "change", *_latency_titles(report)):
         table.add_column(title, justify="right")
     torch_error = "-" if report.held_out is None else f"{report.held_out.torch.abs_rel:.4f}"
-    table.add_row("torch", "", "", "", "", torch_error, "", *_latency_cells(report, "torch"))
+    for name in ("torch", "torch_channels_last"):
+        if all(name in latency.median_ms for latency in report.latency.values()):
+            table.add_row(name.replace("_", " "), "", "", "", "", torch_error, "", *_latency_cells(report, name))
     for variant, file in report.variants.items():
         table.add_row(str(variant), *_file_cells(file), *_latency_cells(report, variant))
     if report.core is not None:
@@ -130,7 +132,7 @@ def print_report(report: ExportReport) -> None:
 
 
 def _latency_titles(report: ExportReport) -> list[str]:
-    return [f"ms, {latency.hw[0]} x {latency.hw[1]}" for latency in report.latency.values()]
+    return [f"ms at\n{latency.hw[0]}x{latency.hw[1]}" for latency in report.latency.values()]
 
 
 def _latency_cells(report: ExportReport, name: str) -> list[str]:

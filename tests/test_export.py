@@ -229,29 +229,30 @@ def test_compare_refuses_what_is_no_depth(run: FinishedRun, copied: Path) -> Non
 # ---------------------------------------------------------------------------------------------- int8
 
 
-def test_int8_is_eight_bits_but_for_the_last_layer(exported: Exported, report: dict[str, Any]) -> None:
+def test_int8_is_eight_bits_but_for_both_ends(exported: Exported, report: dict[str, Any]) -> None:
     model = onnx.load(exported.export / "depth-int8.onnx")
-    assert report["variants"]["int8"]["float_layers"][-1] == "head"
-    types = {item.name: item.data_type for item in model.graph.initializer}
-    kinds = {
-        types[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in types
-    }
-    assert TensorProto.INT8 in kinds  # weights
-    zero_points = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    assert zero_points == {TensorProto.UINT8}  # activations
-    floats = [name for name, kind in types.items() if kind == TensorProto.FLOAT and name.endswith(".weight")]
-    assert floats == ["network.head.weight"]
-    scales = next(item for item in model.graph.initializer if item.name == "network.encoder.3.weight_scale")
-    assert list(scales.dims) == [24]  # one for each channel
+    assert report["variants"]["int8"]["float_layers"] == ["encoder.0", "head"]  # few weights; the last
+    constants = {item.name: item for item in model.graph.initializer}
+    maker = {node.output[0]: node for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.name not in (
+            "network.encoder.0/Conv",
+            "network.head/Conv",
+            "network.head/Conv/sum",
+        ):
+            image, weight = (maker[name] for name in node.input[:2])
+            assert constants[weight.input[0]].data_type == TensorProto.INT8
+            assert len(constants[weight.input[1]].float_data or constants[weight.input[1]].raw_data) > 4  # by channel
+            assert constants[image.input[2]].data_type == TensorProto.UINT8
+    floats = [name for name, item in constants.items() if name.endswith(".weight")]
+    assert floats == ["network.encoder.0.weight", "network.head.weight"]
 
 
 def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun) -> None:
     model = onnx.load(exported.export / "depth-fp32.onnx")
     quantizer = Int8Quantizer(model, [run.frames.read(i).rgb for i in (0, 4)])
-    assert quantizer.last_layers == ("head",)
-    assert "head" not in quantizer.layers
+    assert quantizer.always_float == ("encoder.0", "head")
+    assert quantizer.layers == ("encoder.3", "encoder.6", "decoder.1")
     errors = quantizer.layer_errors()
     assert {error.layer for error in errors} == set(quantizer.layers)
     values = [error.mean_log_error for error in errors]
@@ -280,7 +281,7 @@ def test_int8_that_is_not_good_enough_keeps_layers_in_float(copied: Path, monkey
     assert [len(attempt.float_layers) for attempt in file.attempts] == [0, 1, 2]
     assert file.attempts[0].abs_rel_change is not None
     assert file.attempts[0].abs_rel_change > 0.05
-    assert file.float_layers == (*file.attempts[-1].float_layers, "head")
+    assert file.float_layers == (*file.attempts[-1].float_layers, "encoder.0", "head")
     assert sorted(path.name for path in (copied / "export").iterdir()) == ["depth-int8.onnx", spec.REPORT]
 
     spoilt |= set(range(20))

@@ -332,6 +332,10 @@ def other_clip(folder: Path) -> None:
     change_report(folder, lambda report: report["model"].update(clip_sha256="0" * 64))
 
 
+def other_weights(folder: Path) -> None:
+    change_report(folder, lambda report: report["model"].update(weights_sha256="0" * 64))
+
+
 SPOILED: dict[Callable[[Path], None], tuple[type[SfmttrError], str]] = {
     changed_model: (KitError, "not what the report beside it is about"),
     missing_model: (KitError, "depth-int8.onnx cannot be read"),
@@ -340,6 +344,7 @@ SPOILED: dict[Callable[[Path], None], tuple[type[SfmttrError], str]] = {
     without_fp32: (KitError, "fp32"),
     outside: (KitError, "outside of its folder"),
     other_clip: (KitError, "another clip"),
+    other_weights: (KitError, "refined anew"),
 }
 
 
