@@ -375,6 +375,7 @@ function say(error) {
     error instanceof EngineError ? `onnxruntime could not do it: ${error.message}. Reload the page.` : error.message;
   $('message').textContent = text;
   $('message').hidden = false;
+  $('message').scrollIntoView({ block: 'nearest' });
   if (!known) console.error(error);
 }
 
