@@ -203,16 +203,16 @@ NO_DEPTH = (38, 40, 46)
 
 
 def colour_table() -> np.ndarray:
-    """(256, 3) uint8."""
+    """(255, 3) uint8, as many as a run's own pictures have beside the one for no depth."""
     places = np.linspace(0, 1, len(SPECTRAL))
-    return np.stack([np.interp(np.linspace(0, 1, 256), places, channel) for channel in SPECTRAL.T], 1).astype(np.uint8)
+    return np.stack([np.interp(np.linspace(0, 1, 255), places, channel) for channel in SPECTRAL.T], 1).astype(np.uint8)
 
 
 def colourise(depth: np.ndarray, near: float, far: float) -> np.ndarray:
     """Depth (H, W) as (H, W, 3) uint8, evenly in log depth."""
     known = np.isfinite(depth) & (depth > 0)
     safe = np.clip(np.where(known, depth, near), near, far)
-    index = np.rint(np.log(safe / near) / math.log(far / near) * 255).astype(np.uint8)
+    index = np.rint(np.log(safe / near) / math.log(far / near) * 254).astype(np.uint8)
     coloured = colour_table()[index]
     coloured[~known] = NO_DEPTH
     return coloured
