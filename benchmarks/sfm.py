@@ -57,6 +57,7 @@ _STOCK = {
     "ba_ratio": 1.1,
     "ba_refinements": 5,
     "ba_iterations": -1,
+    "local_ba_iterations": 25,
     "polish_iterations": 0,
     "first_pair_trials": 200,
 }
@@ -81,8 +82,11 @@ SETTINGS: dict[str, dict[str, object]] = {
     "max error 2 px": {"max_error_px": 2.0},
     "retriangulate": {"retriangulate": True},
     "first pair 2 deg": {"min_first_angle_deg": 2.0},
+    "first pair 10": {"first_pair_trials": 10},
     "first pair 200": {"first_pair_trials": 200},
     "long side 720": {"long_side": 720},
+    "long side 880": {"long_side": 880},
+    "longer adjustments": {"ba_refinements": 2, "local_ba_iterations": 8},
     "ba often": {"ba_ratio": 1.2, "ba_refinements": 5, "ba_iterations": -1},
     "global": {"mapper": Mapper.GLOBAL},
 }

@@ -9,30 +9,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from export.spec import DEFAULT_OPSET, KIT, OPSETS, Variant
-from sfmttr.errors import SfmttrError
+from sfmttr.command_line import Parser, exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export one run; give the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        return _export(options)
-    except SfmttrError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("export: stopped; nothing was written.", file=sys.stderr)
-        return 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
+    options = _parse(arguments)
+    return exit_code("export", lambda: _export(options), "what is written is whole.")
 
 
 def _variants(text: str) -> tuple[Variant, ...]:
@@ -50,8 +35,8 @@ def _opset(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="export", description="Freeze the network that a run refined to checked ONNX files.")
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="export", description="Freeze the network that a run refined to checked ONNX files.")
     parser.add_argument("run", type=Path, help="run folder of a finished `python -m sfmttr refine`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="export folder (default: RUN/export)")
     parser.add_argument(
@@ -69,26 +54,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-kit", action="store_true", help=f"models alone, no {KIT}")
     parser.add_argument("--bundle-runtime", action="store_true", help="the browser's runtime goes into the kit, too")
-    return parser
+    options = parser.parse_args(arguments)
+    if options.known_depth is not None and not all(number.is_integer() for number in options.known_depth[:3]):
+        parser.error("argument --known-depth: FRAME, ROW and COLUMN are whole numbers")
+    return options
 
 
 def _export(options: argparse.Namespace) -> int:
-    from export.pipeline import (
-        ExportConfig,
-        KnownDepth,
-        export_run,
-        pack,
-    )  # after parsing: torch takes seconds to import
+    # After parsing: torch takes seconds to import.
+    from export.pipeline import ExportConfig, KnownDepth, export_run, pack
     from export.report import print_report
     from sfmttr.terminal import progress_bars
 
-    known = options.known_depth
+    known_depth = None
+    if options.known_depth is not None:
+        frame, row, column, metres = options.known_depth
+        known_depth = KnownDepth(int(frame), int(row), int(column), metres)
     config = ExportConfig(
         variants=options.variants,
         core=options.core,
         opset=options.opset,
         device=options.device,
-        known_depth=None if known is None else KnownDepth(int(known[0]), int(known[1]), int(known[2]), known[3]),
+        known_depth=known_depth,
     )
     with progress_bars() as bars:
         report = export_run(options.run, options.out, config, bars.on_progress)

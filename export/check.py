@@ -15,7 +15,7 @@ from export.errors import ExportError, UnfaithfulExportError
 from export.runtime import ModelError, OnnxDepth, Provider
 from export.spec import INPUT, Tolerance
 from export.to_onnx import TRACED_CORE_BATCH, TRACED_IMAGE_HW, CoreGraph
-from sfmttr.networks.base import DepthNetwork, TorchPredictor
+from sfmttr.networks.base import DepthNetwork, DepthPredictor
 from sfmttr.types import HW, FrameSet
 
 CORE_BATCHES = (1, 3)
@@ -57,14 +57,11 @@ def image_sizes(hw: HW) -> tuple[HW, ...]:
     return tuple(size for size in dict.fromkeys(sizes) if size != TRACED_IMAGE_HW)
 
 
-def check_image_graph(
-    predictor: OnnxDepth, network: DepthNetwork, working_hw: HW, scale: float, frames: FrameSet
-) -> tuple[ParityCase, ...]:
-    """Compare `predictor` with `network` at `working_hw`, times `scale`, at every size of `image_sizes`.
+def check_image_graph(predictor: OnnxDepth, exact: DepthPredictor, frames: FrameSet) -> tuple[ParityCase, ...]:
+    """Compare `predictor` with `exact`, which is in the same unit, at every size of `image_sizes`.
 
     Raises `UnfaithfulExportError` when it fails, or gives depth of another size or that is not finite.
     """
-    exact = TorchPredictor(network, working_hw)
     cases = []
     for size, frame in zip(*_spread(image_sizes(frames.hw), frames), strict=True):
         rgb = _resized(frames.read(frame).rgb, size)
@@ -72,7 +69,7 @@ def check_image_graph(
             depth = predictor.predict(rgb)
         except ModelError as error:
             raise UnfaithfulExportError(_says(str(error))) from error
-        cases.append(_case(depth, exact.predict(rgb) * np.float32(scale), 1, size, frames.names[frame]))
+        cases.append(_case(depth, exact.predict(rgb), 1, size, frames.names[frame]))
     return tuple(cases)
 
 

@@ -126,6 +126,19 @@ def pack(run: Path, out: Path | None = None, *, bundle_runtime: bool = False) ->
     return path
 
 
+@dataclass(frozen=True)
+class _Scaled:
+    """The torch network in the unit of the export: what every file has to give."""
+
+    predictor: TorchPredictor
+    scale: float
+    kind: DepthKind
+
+    def predict(self, rgb: np.ndarray) -> np.ndarray:
+        """Depth (H, W) float32 of an image (H, W, 3) uint8."""
+        return self.predictor.predict(rgb) * np.float32(self.scale)
+
+
 class _Export:
     """One execution, into an empty folder."""
 
@@ -134,15 +147,16 @@ class _Export:
         self._network = run.refined_network()
         self._working_hw = self._network.working_hw(run.frames.hw)
         self._torch = TorchPredictor(self._network, self._working_hw)
-        self._scale = 1.0 if config.known_depth is None else _metres_per_unit(config.known_depth, run, self._torch)
-        self._held_out = run.held_out()
         in_metres = config.known_depth is not None
+        self._scale = 1.0 if config.known_depth is None else _metres_per_unit(config.known_depth, run, self._torch)
+        self._exact = _Scaled(self._torch, self._scale, DepthKind.METRIC if in_metres else run.kind)
+        self._held_out = run.held_out()
         self._metadata = _metadata(run, self._network, self._working_hw, self._scale, in_metres=in_metres)
         self._steps = ["torch", *config.variants, *(["core"] if config.core else []), "timing"]
 
     def execute(self) -> ExportReport:
         self._tell("torch")
-        exact = self._judge(self._torch, unit=1.0)
+        exact = self._judge(self._exact)
         graph = to_onnx.image_graph(self._network, self._working_hw, self._scale, self._config.opset)
         fp32 = self._checked(Variant.FP32, graph, exact)  # what the others are judged by, wanted or not
         files = {Variant.FP32: fp32}
@@ -187,12 +201,12 @@ class _Export:
             )
         return predictor
 
-    def _judge(self, predictor: DepthPredictor, unit: float) -> DepthMetrics | None:
-        """Errors at the held-out points of a predictor in `unit` times the network's unit."""
+    def _judge(self, predictor: DepthPredictor) -> DepthMetrics | None:
+        """Errors at the held-out points, in the unit of the export."""
         if self._held_out is None:
             return None
         points = self._held_out
-        return errors_at_points(predictor, self._run.frames, points.observations, unit * points.scale)
+        return errors_at_points(predictor, self._run.frames, points.observations, self._scale * points.scale)
 
     def _write(self, variant: Variant, graph: onnx.ModelProto) -> None:
         to_onnx.save(to_onnx.with_metadata(graph, replace(self._metadata, variant=variant)), self._path(variant))
@@ -210,8 +224,8 @@ class _Export:
         """How a file that was written compares with torch, and at held-out points with `reference`."""
         predictor = self._predictor(variant)
         try:
-            cases = check.check_image_graph(predictor, self._network, self._working_hw, self._scale, self._run.frames)
-            errors = self._judge(predictor, self._scale)
+            cases = check.check_image_graph(predictor, self._exact, self._run.frames)
+            errors = self._judge(predictor)
         except (UnfaithfulExportError, NetworkError) as error:
             raise self._refusal(self._path(variant).name, str(error)) from error
         change = None if errors is None or reference is None else errors.abs_rel / reference.abs_rel - 1
@@ -226,7 +240,7 @@ class _Export:
         quantizer = Int8Quantizer(graph, self._frames(CALIBRATION_FRAMES))
         attempts: list[Attempt] = []
         ranking: Sequence[LayerError] = ()
-        for count in [count for count in FLOAT_LAYERS if count < len(quantizer.layers)]:
+        for count in [count for count in FLOAT_LAYERS if count in (0, *range(len(quantizer.layers)))]:
             if count and not ranking:
                 ranking = quantizer.layer_errors()
             kept = tuple(error.layer for error in ranking[:count])
@@ -276,7 +290,7 @@ class _Export:
         if exact is None:
             return None
         protocol = str(self._run.report["comparison"]["held_out"]["protocol"])
-        return HeldOutReport(protocol, self._run.unit, exact.count, exact)
+        return HeldOutReport(protocol, self._metadata.unit, exact.count, exact)
 
     def _time(self, variants: Iterable[Variant]) -> dict[str, Latency]:
         """On a frame as it is, and at the network's own size, where resizing costs next to nothing."""

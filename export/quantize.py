@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,27 +150,26 @@ def _has_weights(node: onnx.NodeProto, weights: Collection[str]) -> bool:
 
 def _first(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
     """Names of the nodes with weights that the picture reaches without passing another."""
-    found: set[str] = set()
-    reached = {INPUT}
-    for node in graph.node:
-        if not reached.isdisjoint(node.input):
-            if node.name in weighted:
-                found.add(node.name)
-            else:
-                reached.update(node.output)
-    return found
+    return _nearest(INPUT, ((node.name, node.input, node.output) for node in graph.node), weighted)
 
 
 def _last(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
     """Names of the nodes with weights that reach the depth without passing another."""
+    return _nearest(OUTPUT, ((node.name, node.output, node.input) for node in reversed(graph.node)), weighted)
+
+
+def _nearest(
+    start: str, nodes: Iterable[tuple[str, Sequence[str], Sequence[str]]], weighted: Collection[str]
+) -> set[str]:
+    """Names of the `weighted` nodes next to the value `start`. `nodes`: name, values on the near side, on the far."""
     found: set[str] = set()
-    wanted = {OUTPUT}
-    for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output):
-            if node.name in weighted:
-                found.add(node.name)
+    reached = {start}
+    for name, near, far in nodes:
+        if not reached.isdisjoint(near):
+            if name in weighted:
+                found.add(name)
             else:
-                wanted.update(node.input)
+                reached.update(far)
     return found
 
 

@@ -24,7 +24,7 @@ class Attempt:
     """One try at int8."""
 
     float_layers: tuple[str, ...]
-    """Layers that were kept in float, beside the last one, which always is."""
+    """Layers that were kept in float, beside those at the two ends that always are."""
     abs_rel_change: float | None
 
 

@@ -21,7 +21,6 @@ from sfmttr.runs import Manifest, read_json, read_manifest
 from sfmttr.targets import Observations, observe
 from sfmttr.types import DepthKind, FrameSet
 
-WEIGHTS = "refined.safetensors"
 _SAME = 1e-4
 """Two ways to the same AbsRel may differ by so much of it: other processors round otherwise."""
 
@@ -95,7 +94,7 @@ class FinishedRun:
 
         Raises `RunFolderError` when they are missing, `WeightsError` when they are damaged.
         """
-        path = self.folder / WEIGHTS
+        path = self.folder / outputs.REFINED_WEIGHTS
         if not path.is_file():
             raise RunFolderError(f"{path} is missing; run refine again")
         return networks.load_refined(self.info.name, path)

@@ -33,7 +33,7 @@ class Variant(StrEnum):
     FP16 = "fp16"
     """Half the size; as fast as the hardware is with half floats (a CPU gains nothing)."""
     INT8 = "int8"
-    """A quarter of the size, and several times faster on a CPU."""
+    """Between a quarter and a third of the size, and quicker on a CPU, by how much depends on the network."""
 
 
 def file_name(variant: Variant) -> str:

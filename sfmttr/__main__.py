@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 import sfmttr
+from sfmttr.command_line import Parser, exit_code
 from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
-from sfmttr.errors import ConfigError, SfmttrError
+from sfmttr.errors import ConfigError
 
 NOT_REFINED = 3
 _DEFAULTS = RunConfig()
@@ -29,24 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give its exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        return int(options.command(options))
-    except SfmttrError as error:
-        print(f"sfmttr: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("sfmttr: stopped; the same command goes on where it was.", file=sys.stderr)
-        return 130
+    return exit_code("sfmttr", lambda: int(options.command(options)), "the same command goes on where it was.")
 
 
 # ---------------------------------------------------------------------------------------- parsing
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -65,7 +51,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sfmttr", description="Fine-tune a depth network on one clip.")
+    parser = Parser(prog="sfmttr", description="Fine-tune a depth network on one clip.")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     commands = parser.add_subparsers(required=True, metavar="refine|evaluate|networks")
     _add_refine(commands.add_parser("refine", help="clip in, refined depth and network out"))

@@ -35,6 +35,7 @@ from sfmttr.types import Depth, DepthKind, FrameSet, OnProgress, Progress, Spars
 from sfmttr.video_writer import write_comparison_video
 from sfmttr.viz import ColourRange, PointClass
 
+REFINED_WEIGHTS = "refined.safetensors"
 FOLDERS = ("depth/refined", "depth/fused", "coloured", "pictures")
 FILES = (
     "comparison.mp4",
@@ -147,19 +148,14 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Pa
     jobs: list[tuple[str, Callable[[_Clip], None]]] = [("depth", _write_depth)]
     if config.pictures:
         jobs += [("colours", _write_coloured), ("video", _write_video), ("pictures", _write_pictures)]
-    total = len(jobs)
     with ThreadPoolExecutor(max_workers=1) as beside:  # clouds take one thread, and are made beside all the rest
-        pending = []
         if config.clouds and isinstance(result.sparse, SparseModel) and result.refined is not None:
-            pending.append(beside.submit(_write_clouds, clip))
-            total += 1
+            clouds_made = beside.submit(_write_clouds, clip)
+            jobs.append(("clouds", lambda _: clouds_made.result()))
         for i, (name, job) in enumerate(jobs):
-            on_progress(Progress("outputs", i, total, name))
+            on_progress(Progress("outputs", i, len(jobs), name))
             job(clip)
-        if pending:
-            on_progress(Progress("outputs", len(jobs), total, "clouds"))
-            pending[0].result()
-    on_progress(Progress("outputs", total, total))
+    on_progress(Progress("outputs", len(jobs), len(jobs)))
     return planned_files(result.folder)
 
 

@@ -257,7 +257,7 @@ class _Run:
         return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
-        weights, curves = self._path / "refined.safetensors", self._path / "refinement.json"
+        weights, curves = self._path / outputs.REFINED_WEIGHTS, self._path / "refinement.json"
 
         def make() -> RefineResult:
             result = self._run_refinement(aligned)

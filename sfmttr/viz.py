@@ -24,8 +24,9 @@ PAPER = (255, 255, 255)
 INK = (34, 38, 46)
 FAINT_INK = (110, 116, 128)
 NO_DEPTH = (38, 40, 46)
-_NO_DEPTH_INDEX = 255
 """Colour of pixels without depth; the colour map does not contain it."""
+_NO_DEPTH_INDEX = 255
+"""Its row in `palette`, after those of the colour map."""
 MARGIN = 12
 FONT_SIZE = 16
 

@@ -306,7 +306,7 @@ def test_core_graph_takes_batches_and_sizes(copied: Path, tmp_path: Path) -> Non
     assert not (copied / "export").exists()
 
 
-def test_a_known_depth_makes_metres(copied: Path, exported: Exported) -> None:
+def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: Path) -> None:
     known = KnownDepth(frame=2, row=30, column=40, metres=3.25)
     report = export_run(copied, config=ExportConfig(variants=(Variant.FP32,), known_depth=known))
     rgb = FinishedRun.read(copied).frames.read(2).rgb
@@ -318,7 +318,16 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported) -> None:
     np.testing.assert_allclose(depth, report.metadata.scale * plain, rtol=1e-5)
     assert report.held_out is not None
     assert report.variants[Variant.FP32].held_out is not None
-    assert report.variants[Variant.FP32].held_out.abs_rel == pytest.approx(report.held_out.torch.abs_rel, rel=1e-4)
+    # All in metres: AbsRel is the same in any unit, RMSE is not.
+    assert report.held_out.unit == "metres"
+    fp32 = report.variants[Variant.FP32].held_out
+    assert (fp32.abs_rel, fp32.rmse) == pytest.approx(
+        (report.held_out.torch.abs_rel, report.held_out.torch.rmse), rel=1e-4
+    )
+    in_units = export_run(exported.run, tmp_path / "units", ExportConfig(variants=(Variant.FP32,))).held_out
+    assert in_units is not None
+    assert in_units.unit == "network units"
+    assert report.held_out.torch.rmse == pytest.approx(report.metadata.scale * in_units.torch.rmse, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -458,6 +467,8 @@ def test_a_run_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         ["--opset", "x"],
         ["--device", "tpu"],
         ["--known-depth", "1"],
+        ["--known-depth", "nan", "0", "0", "1"],
+        ["--known-depth", "0", "1.5", "0", "1"],
     ],
 )
 def test_a_wrong_option_ends_in_one_line(tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -571,7 +582,7 @@ def test_published_networks_export_faithfully(name: str, tmp_path: Path) -> None
     metadata = {"sfmttr.graph": "image", "sfmttr.kind": "metric", "sfmttr.unit": "metres"}
     onnx.helper.set_model_props(graph, metadata)
     to_onnx.save(graph, tmp_path / "image.onnx")
-    cases = check.check_image_graph(OnnxDepth(tmp_path / "image.onnx"), network, working_hw, 1.0, frames)
+    cases = check.check_image_graph(OnnxDepth(tmp_path / "image.onnx"), TorchPredictor(network, working_hw), frames)
     assert check.complaint(cases, spec.TOLERANCES[Variant.FP32]) == ""
     traced, sizes = check.core_sizes(network, hw)
     to_onnx.save(to_onnx.core_graph(network, traced, 1.0, spec.DEFAULT_OPSET), tmp_path / "core.onnx")

@@ -142,7 +142,7 @@ def _edited(exported: Exported, path: Path, edit) -> OnnxDepth:  # type: ignore[
 def _cases(predictor: OnnxDepth, exported: Exported) -> tuple[check.ParityCase, ...]:
     run = FinishedRun.read(exported.run)
     network = run.refined_network()
-    return check.check_image_graph(predictor, network, network.working_hw(run.frames.hw), 1.0, run.frames)
+    return check.check_image_graph(predictor, TorchPredictor(network, network.working_hw(run.frames.hw)), run.frames)
 
 
 def test_a_weight_that_moved_is_seen_at_its_pixel(exported: Exported, tmp_path: Path) -> None:

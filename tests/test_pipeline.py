@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from sfmttr import networks, outputs, pipeline, video
+from sfmttr import networks, outputs, pipeline, video, viz
 from sfmttr.__main__ import main
 from sfmttr.api import refine_clip
 from sfmttr.compare import Column
@@ -140,6 +141,17 @@ def test_every_file_is_there(bench: Bench, room: RenderedClip) -> None:
     assert [name for name in singles + numbered if not (result.folder / name).is_file()] == []
     assert bench.missing() == []
     assert not list(result.folder.rglob(".*"))
+
+
+def test_coloured_depth_is_in_the_clip_s_colours(bench: Bench) -> None:
+    result = bench.run(replace(CONFIG, output=OutputConfig(clouds=False)))
+    maps = {name: outputs.read_maps(result.folder / "depth" / f"{name}.npz") for name in ("before", "after")}
+    colours = viz.colour_range(frame for values in maps.values() for frame in values)
+    with Image.open(result.folder / "coloured" / "refined" / "000002.png") as picture:
+        shown = np.asarray(picture.convert("RGB"))
+        assert picture.mode == "P"
+    depth = resize_numpy(maps["after"][2], shown.shape[:2])
+    np.testing.assert_array_equal(shown, viz.colourise(depth, colours))
 
 
 def test_report_holds_every_key(finished: Bench) -> None:

@@ -669,6 +669,20 @@ def test_a_clip_is_reconstructed(layers: FrameSet, layered: SimpleNamespace) -> 
     assert np.percentile(depth, 99) / np.percentile(depth, 1) == pytest.approx(6, rel=0.1)
 
 
+def test_points_have_the_mean_colour_of_their_pixels(layers: FrameSet, layered: SimpleNamespace) -> None:
+    points, views = layered.model.points, layered.model.views
+    total, count = np.zeros((len(points), 3)), np.zeros((len(points), 1))
+    for view in views:
+        x, y = view.xy_px.astype(int).T
+        np.add.at(total, view.point, layers.read(view.frame).rgb[y, x].astype(float))
+        np.add.at(count, view.point, 1)
+    # All but the few of which an observation was left out after the points were coloured.
+    whole = count[:, 0] == points.track_length
+    assert whole.mean() > 0.9
+    np.testing.assert_allclose(points.rgb[whole], (total / count)[whole], atol=0.51)
+    assert points.rgb.std() > 20
+
+
 def test_in_doubt_the_parts_are_compared_and_reported(
     layers: FrameSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

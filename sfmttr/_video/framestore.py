@@ -50,10 +50,10 @@ class FrameStore:
         """Store a picture. Raises `RunFolderError` when the disk does not take it, or one of those before it."""
         self._wait(_MOST_PENDING - 1)
         name = f"{len(self.files):06d}.png"
+        pixels = np.asarray(rgb)  # first: it decodes what is not decoded yet, which two threads must not do at once
         # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
         save = partial(rgb.save, self._folder / name, compress_level=1, compress_type=zlib.Z_RLE)
         self._pending.append(self._writers.submit(save))
-        pixels = np.asarray(rgb)
         self._hash.update(repr(pixels.shape).encode())
         self._hash.update(pixels.tobytes())
         self.files.append(name)

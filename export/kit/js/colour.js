@@ -26,13 +26,16 @@ const MAPS = {
 
 const tables = new Map();
 
-/** 256 colours as the 32-bit values of RGBA bytes. */
+/** As many as the run’s own pictures have: the 256th of theirs stands for no depth. */
+const COLOURS = 255;
+
+/** `COLOURS` colours as the 32-bit values of RGBA bytes. */
 function colourTable(name) {
   if (!tables.has(name)) {
     const points = MAPS[name];
-    const bytes = new Uint8ClampedArray(256 * 4);
-    for (let i = 0; i < 256; i++) {
-      const place = (i / 255) * (points.length - 1);
+    const bytes = new Uint8ClampedArray(COLOURS * 4);
+    for (let i = 0; i < COLOURS; i++) {
+      const place = (i / (COLOURS - 1)) * (points.length - 1);
       const low = Math.min(Math.floor(place), points.length - 2);
       for (let c = 0; c < 3; c++) {
         // Cut, not rounded: that is how matplotlib, which colours the run's own pictures, makes bytes.
@@ -96,7 +99,8 @@ function lookUpTable(range, map) {
   const middles = new Int32Array((far >> SKIPPED_BITS) - first + 1);
   for (let i = 0; i < middles.length; i++) middles[i] = ((first + i) << SKIPPED_BITS) + (1 << (SKIPPED_BITS - 1));
   const depths = new Float32Array(middles.buffer);
-  return { first, colours: Uint32Array.from(depths, (value) => table[Math.round(255 * colourPosition(value, range))]) };
+  const colourOf = (value) => table[Math.round((COLOURS - 1) * colourPosition(value, range))];
+  return { first, colours: Uint32Array.from(depths, colourOf) };
 }
 
 /** The range between the 1st and the 98th percentile of one picture's depth. */
@@ -131,8 +135,8 @@ export function formatNumber(value) {
 
 /** Draw the map, near to far, onto a canvas. */
 export function drawBar(canvas, map) {
-  Object.assign(canvas, { width: 256, height: 1 });
-  const image = new ImageData(256, 1);
+  Object.assign(canvas, { width: COLOURS, height: 1 });
+  const image = new ImageData(COLOURS, 1);
   new Uint32Array(image.data.buffer).set(colourTable(map));
   canvas.getContext('2d').putImageData(image, 0, 0);
 }
