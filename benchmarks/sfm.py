@@ -60,6 +60,8 @@ _STOCK = {
     "local_ba_iterations": 25,
     "polish_iterations": 0,
     "first_pair_trials": 200,
+    "first_pairs": 0,
+    "focal_guess": None,
 }
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -81,9 +83,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "guided": {"guided_matching": True},
     "max error 2 px": {"max_error_px": 2.0},
     "retriangulate": {"retriangulate": True},
-    "first pair 2 deg": {"min_first_angle_deg": 2.0},
-    "first pair 10": {"first_pair_trials": 10},
-    "first pair 200": {"first_pair_trials": 200},
+    "library's first pair": {"first_pairs": 0},
+    "library's focal guess": {"focal_guess": None},
+    "library's guess and first pair": {"focal_guess": None, "first_pairs": 0},
     "long side 720": {"long_side": 720},
     "long side 880": {"long_side": 880},
     "longer adjustments": {"ba_refinements": 2, "local_ba_iterations": 8},

@@ -619,6 +619,75 @@ def test_a_part_that_was_not_finished_says_nothing(parts: Callable[..., float], 
     assert math.isnan(parts(left_s=0.0))
 
 
+# ------------------------------------------------------------------------------------------- the first pair
+
+PAIR_NAMES = ("a.png", "b.png", "c.png", "d.png")
+
+
+@pytest.fixture(scope="module")
+def pair_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four views of random points: b is a hand's breadth from a, c half a metre; d turns at c's place. b and d see few
+    points."""
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform((-3, -2, 4), (3, 2, 9), (400, 3))
+    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 500, 640, 480)
+    camera.has_prior_focal_length = True
+    turned = pycolmap.Rotation3d(np.array([0.0, 0.1, 0.0]))
+    poses = [pycolmap.Rigid3d(pycolmap.Rotation3d(), np.array([-x, 0, 0])) for x in (0.0, 0.1, 0.5)]
+    poses.append(pycolmap.Rigid3d(turned, turned.matrix() @ np.array([-0.5, 0, 0])))
+    xy = [camera.img_from_cam(pose * xyz) for pose in poses]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.db"
+    with pycolmap.Database.open(path) as database:
+        database.write_camera(camera, use_camera_id=True)
+        for i, name in enumerate(PAIR_NAMES):
+            image = pycolmap.Image(name=name, camera_id=1, image_id=i + 1)
+            database.write_image(image, use_image_id=True)
+            database.write_keypoints(i + 1, xy[i].astype(np.float32))
+        for first, second, count in ((1, 2, 200), (1, 3, 400), (2, 3, 200), (3, 4, 400), (2, 4, 200)):
+            matches = np.repeat(np.arange(count, dtype=np.uint32)[:, None], 2, axis=1)
+            geometry = pycolmap.estimate_calibrated_two_view_geometry(
+                camera, xy[first - 1], camera, xy[second - 1], matches
+            )
+            database.write_two_view_geometry(first, second, geometry)
+    return path
+
+
+def pair_job(database: Path, count: int) -> Job:
+    return Job("rung", "", files=PAIR_NAMES, database=str(database), recipe=Recipe(first_pairs=count))
+
+
+def test_the_first_pair_sees_much_under_a_wide_angle(pair_database: Path) -> None:
+    """(a, c) is widest and richest; without them (b, d) is left; c and d, which share a place, come last."""
+    assert sfm_colmap.first_pairs(pair_job(pair_database, 6), list(PAIR_NAMES)) == [(1, 3), (2, 4)]
+    assert sfm_colmap.first_pairs(pair_job(pair_database, 1), list(PAIR_NAMES)) == [(1, 3)]
+
+
+def test_the_first_pair_turns_in_place_only_for_want_of_better(pair_database: Path) -> None:
+    assert sfm_colmap.first_pairs(pair_job(pair_database, 6), ["b.png", "c.png", "d.png"])[0] in {(2, 3), (2, 4)}
+    assert (3, 4) not in sfm_colmap.first_pairs(pair_job(pair_database, 6), list(PAIR_NAMES))
+
+
+@pytest.mark.parametrize(("sizes", "tried"), [([4], 1), ([2, 4, 4], 2), ([0, 1, 1], 3)])
+def test_mapping_starts_again_from_another_pair(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sizes: list[int], tried: int
+) -> None:
+    pairs = [(1, 2), (3, 4), (5, 6)]
+    left = iter(sizes)
+    seen: list[object] = []
+
+    def grow(*_: object, pair: tuple[int, int]) -> list[SimpleNamespace]:
+        seen.append(pair)
+        size = next(left)
+        return [SimpleNamespace(num_reg_images=lambda: size, num_points3D=lambda: 0)] if size else []
+
+    monkeypatch.setattr(sfm_colmap, "first_pairs", lambda job, names: pairs)
+    monkeypatch.setattr(sfm_colmap, "_grow", grow)
+    job = Job("rung", str(tmp_path), files=tuple("abcde"))
+    models = sfm_colmap.map_incremental(job, 60.0, lambda *_: None)
+    assert seen == pairs[:tried]
+    assert [model.num_reg_images() for model in models] == [size for size in sizes[:tried] if size]
+
+
 # --------------------------------------------------------------------------------------- a real small clip
 
 

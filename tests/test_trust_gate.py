@@ -20,7 +20,7 @@ from sfmttr.align import agreement, align
 from sfmttr.config import RECIPES, Preset, SfmConfig, SplitConfig
 from sfmttr.targets import observe, sample_at
 from sfmttr.trust import THRESHOLD, Trust, judge
-from sfmttr.types import FrameSet, SparseModel
+from sfmttr.types import FrameSet, NoModel, SparseModel
 from tests.synthetic import RenderedClip, render_room, render_rotation, render_street, render_traffic, write_frames
 
 pytest.importorskip("pycolmap")
@@ -31,7 +31,6 @@ CLIPS: dict[str, Callable[[], RenderedClip]] = {
     "room": render_room,
     "traffic": render_traffic,
     "other traffic": lambda: render_traffic(seed=1),
-    "rotation": lambda: render_rotation(horizontal_view_deg=62),
 }
 
 
@@ -133,18 +132,15 @@ def test_closed_on_traffic_that_registers_and_is_wrong(
     assert not trust.trusted
     assert trust.sfm_health < 0.4
     assert health.halves_disagreement is not None
-    assert health.halves_disagreement > 0.05
+    assert health.halves_disagreement > 0.03  # static clips stay under 0.025: see `benchmarks.trust`
     assert "do not give the same depths" in trust.statement
     assert "traffic" in trust.statement
 
 
-def test_a_camera_that_turns_in_place_is_poor_though_it_registers(
-    reconstructed: Callable[[str], Reconstructed],
-) -> None:
-    made = reconstructed("rotation")
-    assert made.model.health.registered == made.model.health.total
-    assert made.depth_error() > 0.1
-    assert made.model.health.score < THRESHOLD
-    trust = trust_in(made, far_from_domain(made.clip))
-    assert not trust.trusted
-    assert "only turns" in trust.statement
+def test_a_camera_that_turns_in_place_gives_no_model(tmp_path: Path) -> None:
+    """Its pairs have no baseline to start from. What registers all the same is poor: `test_sfm` has the figures."""
+    frames = write_frames(render_rotation(horizontal_view_deg=62), tmp_path / "frames")
+    result = sfm.reconstruct(frames, SfmConfig(threads=1), tmp_path / "sfm")
+    assert isinstance(result, NoModel)
+    assert "turned on the spot" in result.advice
+    assert not (tmp_path / "sfm").exists()

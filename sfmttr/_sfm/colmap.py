@@ -24,6 +24,10 @@ _MIN_MODEL_SIZE = 3
 _SERIAL_UP_TO_IMAGES = 120
 """Mapping of so few images hardly gains by threads that wait for each other: one is as quick, and leaves the other
 cores to what runs beside it."""
+_WIDE_ANGLE_DEG = 8.0
+"""A first pair gains nothing by a larger triangulation angle than this."""
+_MOST = 0.5
+"""A model with this share of the images is worth going on with."""
 _DEGENERATE = (
     pycolmap.TwoViewGeometryConfiguration.PLANAR,
     pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
@@ -152,26 +156,78 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     return options
 
 
+def first_pairs(job: Job, names: list[str]) -> list[tuple[int, int]]:
+    """Image ids of the pairs that mapping may start from, best first; no image is in two of them.
+
+    A good pair has many matches under a large angle, and is no plane or pure rotation: what such a pair says of its
+    motion is a guess.
+    """
+    with closing(pycolmap.Database.open(job.database)) as database:
+        images = {image.image_id: image for image in database.read_all_images() if image.name in set(names)}
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        keypoints = {image_id: database.read_keypoints(image_id)[:, :2] for image_id in images}
+        pair_ids, geometries = database.read_two_view_geometries()
+    rated: list[tuple[bool, float, tuple[int, int]]] = []
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        first, second = pycolmap.pair_id_to_image_pair(pair_id)
+        if geometry.config not in _VERIFIED or first not in images or second not in images:
+            continue
+        views = [(cameras[images[i].camera_id], keypoints[i]) for i in (first, second)]
+        if pycolmap.estimate_two_view_geometry_pose(*views[0], *views[1], geometry):
+            angle_deg = min(float(np.degrees(geometry.tri_angle)), _WIDE_ANGLE_DEG)
+            value = angle_deg * len(geometry.inlier_matches)
+            rated.append((geometry.config not in _DEGENERATE, value, (first, second)))
+    chosen: list[tuple[int, int]] = []
+    used: set[int] = set()
+    for _, _, pair in sorted(rated, reverse=True):
+        if used.isdisjoint(pair):
+            chosen.append(pair)
+            used.update(pair)
+    return chosen[: job.recipe.first_pairs]
+
+
 def map_incremental(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
     """Models of the matched images. With `every` > 1 the thinned-out frames come first, then the others are added."""
     names = list(job.subset or job.files)
     thinned = names[:: job.recipe.every]
     end = time.monotonic() + runtime_s
-    models = _grow(job, thinned, runtime_s, report)
+    models = _begin(job, thinned, end, report)
     left_s = end - time.monotonic()
     if job.recipe.every == 1 or not models or left_s < 1:
         return models
     start = Path(job.output) / "thinned"
     start.mkdir()
     largest(models).write(start)
-    grown = _grow(job, names, left_s, report, start)
+    grown = _grow(job, names, left_s, report, input_path=start)
     shutil.rmtree(start)
     return models + grown
 
 
+def _begin(job: Job, names: list[str], end: float, report: Report) -> list[pycolmap.Reconstruction]:
+    """Models from one first pair after the other until one holds most of the images, or until `end` (monotonic)."""
+    if job.recipe.first_pairs == 0:
+        return _grow(job, names, end - time.monotonic(), report)
+    models: list[pycolmap.Reconstruction] = []
+    for pair in first_pairs(job, names):
+        left_s = end - time.monotonic()
+        if left_s < 1:
+            break
+        models += _grow(job, names, left_s, report, pair=pair)
+        if models and largest(models).num_reg_images() >= _MOST * len(names):
+            break
+    return models
+
+
 def _grow(
-    job: Job, names: list[str], runtime_s: float, report: Report, start: Path | None = None
+    job: Job,
+    names: list[str],
+    runtime_s: float,
+    report: Report,
+    *,
+    input_path: Path | None = None,
+    pair: tuple[int, int] | None = None,
 ) -> list[pycolmap.Reconstruction]:
+    """Models of these images: from a model that there is already, from a first pair, or from what is found."""
     registered = 0
 
     def count() -> None:
@@ -182,12 +238,18 @@ def _grow(
     report("mapping", 0, len(names))
     scratch = Path(job.output) / "models"
     scratch.mkdir()
+    options = incremental_options(job, names, runtime_s)
+    if pair is not None:
+        options.init_image_id1, options.init_image_id2 = pair
+        # It was chosen among all; there is nothing left to ask of it. (Zero degrees are not allowed.)
+        options.mapper.init_min_tri_angle, options.mapper.init_max_forward_motion = 0.01, 1.0
+        options.multiple_models = False
     models = pycolmap.incremental_mapping(
         job.database,
         job.images,
         scratch,
-        options=incremental_options(job, names, runtime_s),
-        input_path="" if start is None else start,
+        options=options,
+        input_path="" if input_path is None else input_path,
         initial_image_pair_callback=count,
         next_image_callback=count,
     )

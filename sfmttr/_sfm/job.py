@@ -40,11 +40,17 @@ class Recipe:
     mapper: Mapper = Mapper.INCREMENTAL
     every: int = 1
     """Map every n-th frame first, then add the others to that model."""
+    focal_guess: float | None = 0.75
+    """Focal length over the long side where nothing is known of the camera: a phone's main lens. It is refined, and
+    need not be near; but pairs are then verified as those of a calibrated camera, which is quicker and gives poses.
+    None: the library's own guess (1.2), which it does not rely on itself."""
+    first_pairs: int = 6
+    """Pairs of images that mapping is started from until one leads to most of the images, best first (see
+    `colmap.first_pairs`); 0: the library searches for one, by the three settings below."""
     max_forward_motion: float = 1.0
     """Largest share of forward motion in the first pair; 1 allows a camera that drives straight ahead."""
     min_first_angle_deg: float = 4.0
-    """Smallest triangulation angle of the first pair; halved where no such pair is found. Asking for less from the
-    start is quicker still, but then rendered traffic registers so that the trust gate does not see that it is wrong."""
+    """Smallest triangulation angle of the first pair; halved where no such pair is found."""
     first_pair_trials: int = 3
     """Attempts at each angle. The library's 200 cost longer than the mapping where neighbours are matched only."""
     ba_ratio: float = 1.7
@@ -58,8 +64,8 @@ class Recipe:
     """Of the last adjustment, which has a robust loss; 0: none."""
     max_error_px: float = 4.0
     """Observations further off than this are dropped."""
-    retriangulate: bool = False
-    """Triangulate all points anew with the final poses."""
+    retriangulate: bool = True
+    """Triangulate all points anew with the final poses: up to twice as many, and a better focal length, in a second."""
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
         first_octave=config.first_octave,
         overlap=overlap,
     )
-    wide = replace(standard, name="wide first pair", max_forward_motion=0.95, min_first_angle_deg=16.0)
-    more = replace(standard, name="more overlap", overlap=3 * overlap, min_first_angle_deg=2.0)
+    wide = replace(standard, name="wide first pair", first_pairs=0, max_forward_motion=0.95, min_first_angle_deg=16.0)
+    more = replace(standard, name="more overlap", overlap=3 * overlap)
     thinned = replace(more, name="every second frame", every=2)
     last = replace(more, name="global mapper", mapper=Mapper.GLOBAL)
     return (standard, wide, more, thinned, last) if sequence else (standard, wide, last)

@@ -85,8 +85,8 @@ class Tries:
         camera_model, params = "SIMPLE_RADIAL", tuple[float, ...]()
         if config.intrinsics is not None:
             camera_model, params = camera_to_colmap(config.intrinsics.scaled_to(frames.hw))
-        elif frames.focal_prior_px is not None:
-            params = (frames.focal_prior_px, frames.hw[1] / 2, frames.hw[0] / 2, 0.0)
+        elif (focal_px := _focal_px(frames, recipe)) is not None:
+            params = (focal_px, frames.hw[1] / 2, frames.hw[0] / 2, 0.0)
         return Job(
             "rung",
             output=str(output),
@@ -117,6 +117,13 @@ class Tries:
             facts.median_features, facts.pairs_verified, facts.degenerate_ratio, facts.displacement_ratio
         )
         return advice in (health.TEXTURELESS, health.STATIC, health.ROTATION)
+
+
+def _focal_px(frames: FrameSet, recipe: Recipe) -> float | None:
+    """What the files say of themselves, else the recipe's guess."""
+    if frames.focal_prior_px is not None or recipe.focal_guess is None:
+        return frames.focal_prior_px
+    return recipe.focal_guess * max(frames.hw)
 
 
 def _discard(database: Path) -> None:
