@@ -134,9 +134,13 @@ class _Scaled:
     scale: float
     kind: DepthKind
 
-    def predict(self, rgb: np.ndarray) -> np.ndarray:
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        return self.predictor.neighbours
+
+    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
         """Depth (H, W) float32 of an image (H, W, 3) uint8."""
-        return self.predictor.predict(rgb) * np.float32(self.scale)
+        return self.predictor.predict(rgb, *neighbours) * np.float32(self.scale)
 
 
 class _Export:

@@ -241,12 +241,15 @@ class _Run:
             doubtful=doubtful,
             own_word=config.recipe.align.own_word and trust.far_from_domain,
         )
+        seen = self._network.sees(observations.grid, self._frames.hw)
+        selection = replace(selection, keep=selection.keep & seen)
         # What is doubtful where it was found is not spread to where it was not; and a network far from its domain does
         # not notice that a point is hidden in the neighbouring frame.
         spread = self._frames.from_video and not doubtful and not trust.far_from_domain
         reach = config.recipe.carry_frames if spread else 0
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
+        fits &= self._network.sees(more.grid, self._frames.hw)
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
 
     @property
@@ -277,7 +280,10 @@ class _Run:
         config = recipe.refine
         if aligned.trust.far_from_domain:
             config = replace(config, steps=round(config.far_factor * config.steps))
-        refinement = Refinement(self._network, self._images, targets, config, self._compute, seed=self._config.seed)
+        left_out = np.flatnonzero(held_out_frames(len(self._frames), self._config.split.hold_out_frames)).tolist()
+        refinement = Refinement(
+            self._network, self._images, targets, config, self._compute, self._config.seed, left_out=left_out
+        )
         for step in refinement.steps():
             self._on_progress(Progress("refine", step.index, step.total))
             self._on_step(step, refinement)

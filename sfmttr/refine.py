@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,12 +123,20 @@ def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
 class Refinement:
     """One refinement of a copy of `network` on `images`.
 
-    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. Raises `AlignmentError` when
-    there is nothing to train on, or nothing to validate with.
+    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. No pixel of the frames that are
+    `left_out` is looked at. Raises `AlignmentError` when there is nothing to train on, or nothing to validate with.
     """
 
     def __init__(
-        self, network: DepthNetwork, images: Tensor, targets: Targets, config: RefineConfig, compute: Compute, seed: int
+        self,
+        network: DepthNetwork,
+        images: Tensor,
+        targets: Targets,
+        config: RefineConfig,
+        compute: Compute,
+        seed: int,
+        *,
+        left_out: Collection[int] = (),
     ) -> None:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
@@ -139,11 +147,13 @@ class Refinement:
         # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
+        self._left_out = frozenset(left_out)
         self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
         every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
         moving = trained_parameters(network, config.trained)
-        self._early_is_fixed = moving.keys().isdisjoint(dict(network.early_parameters()))
+        early = dict(network.early_parameters())
+        self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
         self._config = affordable(config, network) if self._early_is_fixed else config
         self._features: dict[int, tuple[Tensor, ...]] = {}
         self._original = state_dict_cpu(network)
@@ -201,15 +211,19 @@ class Refinement:
     def _predict(self, frame: int) -> Tensor:
         """(1, h', w') depth of one frame."""
         with self._compute.autocast():
-            if self._early_is_fixed:
-                return self._network.depth_from_early(*self._early_features(frame))[0]
-            return self._network(self._images[frame : frame + 1])[0]
+            if not self._early_is_fixed:
+                return self._network.picture_depth(self._input(frame))[0]
+            depth = self._network.depth_from_early(*self._early_features(frame))
+            return self._network.uncrop(depth, (self._images.shape[-2], self._images.shape[-1]))[0]
+
+    def _input(self, frame: int) -> Tensor:
+        return self._network.with_neighbours(self._images, frame, self._left_out)
 
     def _early_features(self, frame: int) -> tuple[Tensor, ...]:
         """What the part that does not move says of a frame: computed when it is first asked for, then kept."""
         if frame not in self._features:
             with torch.no_grad():  # not inference_mode: training differentiates through what comes after
-                self._features[frame] = self._network.early_features(self._images[frame : frame + 1])
+                self._features[frame] = self._network.early_features(self._network.crop(self._input(frame)))
         return self._features[frame]
 
     def _loss(self, targets: _DeviceTargets) -> Tensor:

@@ -211,10 +211,12 @@ def test_compare_refuses_what_is_no_depth(run: FinishedRun, copied: Path) -> Non
     assert held_out is not None
 
     class Wrong:
+        neighbours = ()
+
         def __init__(self, kind: DepthKind, value: float) -> None:
             self.kind, self.value = kind, value
 
-        def predict(self, rgb: np.ndarray) -> np.ndarray:
+        def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
             return np.full(rgb.shape[:2], self.value, np.float32)
 
     for kind, value, error in (
