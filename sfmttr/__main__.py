@@ -17,7 +17,7 @@ from pathlib import Path
 
 import sfmttr
 from sfmttr.command_line import Parser, exit_code
-from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
+from sfmttr.config import Objective, OutputConfig, Preset, RunConfig, TruthConfig
 from sfmttr.errors import ConfigError
 
 NOT_REFINED = 3
@@ -72,6 +72,14 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     presets = [str(preset) for preset in Preset]
     parser.add_argument("--preset", choices=presets, default=str(c.preset), help="(default: %(default)s)")
     parser.add_argument("--steps", type=_at_least(1), help="instead of the preset's number")
+    objectives = [str(objective) for objective in Objective]
+    parser.add_argument(
+        "--objective",
+        choices=objectives,
+        default=str(c.objective),
+        help="what is minimised: depth of structure-from-motion's points (SfM-TTR), what neighbouring frames look like "
+        "(Ph-TTR), or both (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=_at_least(0), default=c.seed, help="(default: %(default)s)")
     parser.add_argument("--device", default=c.device, help="auto, cpu, cuda, mps (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="refine even when structure-from-motion is not trusted")
@@ -163,6 +171,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         weights_dir=options.weights_dir,
         preset=Preset(options.preset),
         steps=options.steps,
+        objective=Objective(options.objective),
         video=replace(
             c.video,
             max_frames=options.max_frames,
@@ -187,7 +196,8 @@ def _refine(options: argparse.Namespace) -> int:
     from sfmttr import pipeline, terminal  # after parsing: torch takes seconds to import, --help should not
 
     config = run_config(options)
-    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}"
+    by = "" if config.objective is Objective.SFM else f"-{config.objective}"
+    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}{by}"
     if options.export:
         _check_export()
     with terminal.progress_bars() as bars:

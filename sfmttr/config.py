@@ -151,6 +151,26 @@ class Sampling(StrEnum):
     BILINEAR = "bilinear"
 
 
+class Objective(StrEnum):
+    """What a refinement minimises."""
+
+    SFM = "sfm"
+    """The depth of structure-from-motion's points: SfM-TTR."""
+    PHOTOMETRIC = "photometric"
+    """What neighbouring frames look like: Ph-TTR, which the paper compares with."""
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class PhotometricConfig:
+    """How pictures are compared (DESIGN section 4)."""
+
+    ssim_share: float = 0.85
+    """The rest is L1's."""
+    share_of_both: float = 1.0
+    """What it is multiplied with in objective "both"."""
+
+
 class Preset(StrEnum):
     PAPER = "paper"
     """The published recipe to the letter."""
@@ -175,6 +195,8 @@ class RefineConfig:
     schedule: Schedule = Schedule.CONSTANT
     sampling: Sampling = Sampling.NEAREST
     trained: Trained = Trained.ENCODER
+    objective: Objective = Objective.SFM
+    photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
@@ -274,6 +296,7 @@ class RunConfig:
     preset: Preset = Preset.DEFAULT
     steps: int | None = None
     """Instead of the preset's number."""
+    objective: Objective = Objective.SFM
     video: VideoConfig = VideoConfig()
     sfm: SfmConfig = SfmConfig()
     split: SplitConfig = SplitConfig()
@@ -298,8 +321,7 @@ class RunConfig:
     def recipe(self) -> Recipe:
         """The preset's recipe, with what was changed on top of it."""
         recipe = RECIPES[self.preset]
-        return (
-            recipe
-            if self.steps is None
-            else replace(recipe, refine=replace(recipe.refine, steps=self.steps, equal_time=False, far_factor=1.0))
-        )
+        refine = replace(recipe.refine, objective=self.objective)
+        if self.steps is not None:
+            refine = replace(refine, steps=self.steps, equal_time=False, far_factor=1.0)
+        return replace(recipe, refine=refine)

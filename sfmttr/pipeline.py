@@ -20,7 +20,7 @@ from torch import Tensor
 from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import agreement, align, relaxed_inliers
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
-from sfmttr.config import RunConfig, TruthConfig
+from sfmttr.config import Objective, RunConfig, TruthConfig
 from sfmttr.device import Compute, choose_compute
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
@@ -29,6 +29,7 @@ from sfmttr.intrinsics import parse_intrinsics
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.weights import cache_folder
+from sfmttr.photometric import photometric_views
 from sfmttr.predict import predict_maps, prepare_images
 from sfmttr.refine import Refinement, RefineResult, RefineStep
 from sfmttr.results import Aligned, RunResult
@@ -281,8 +282,19 @@ class _Run:
         if aligned.trust.far_from_domain:
             config = replace(config, steps=round(config.far_factor * config.steps))
         left_out = np.flatnonzero(held_out_frames(len(self._frames), self._config.split.hold_out_frames)).tolist()
+        views = None
+        if config.objective is not Objective.SFM:
+            assert isinstance(self._sparse, SparseModel), "what is aligned has a model"
+            views = photometric_views(self._sparse, aligned.alignment.scale, left_out)
         refinement = Refinement(
-            self._network, self._images, targets, config, self._compute, self._config.seed, left_out=left_out
+            self._network,
+            self._images,
+            targets,
+            config,
+            self._compute,
+            self._config.seed,
+            left_out=left_out,
+            views=views,
         )
         for step in refinement.steps():
             self._on_progress(Progress("refine", step.index, step.total))

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfmttr.config import LossForm, RefineConfig, Schedule, Trained
+from sfmttr.config import LossForm, Objective, RefineConfig, Schedule, Trained
 from sfmttr.device import Compute
 from sfmttr.errors import AlignmentError, NetworkError
-from sfmttr.geometry import sample
+from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
+from sfmttr.photometric import PhotometricLoss, TargetView
 from sfmttr.targets import FrameTargets, Targets
 
 
@@ -124,7 +125,9 @@ class Refinement:
     """One refinement of a copy of `network` on `images`.
 
     `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. No pixel of the frames that are
-    `left_out` is looked at. Raises `AlignmentError` when there is nothing to train on, or nothing to validate with.
+    `left_out` is looked at. `views`, by frame, are what photometric objectives take beside `targets`; whatever the
+    objective, validation points choose the best step. Raises `AlignmentError` when there is nothing to train on, or
+    nothing to validate with.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Refinement:
         seed: int,
         *,
         left_out: Collection[int] = (),
+        views: Mapping[int, TargetView] | None = None,
     ) -> None:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
@@ -148,7 +152,8 @@ class Refinement:
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
         self._left_out = frozenset(left_out)
-        self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
+        self._photometric = self._photometric_loss(network, config, views)
+        self._train = [_DeviceTargets.of(t, compute.device) for t in self._taught(targets.train, config)]
         every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
         moving = trained_parameters(network, config.trained)
@@ -203,6 +208,26 @@ class Refinement:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
         return self._predict(frame)[0].float().cpu().numpy()
 
+    def _photometric_loss(
+        self, network: DepthNetwork, config: RefineConfig, views: Mapping[int, TargetView] | None
+    ) -> PhotometricLoss | None:
+        if config.objective is Objective.SFM:
+            return None
+        if views is None:
+            raise ValueError(f"objective {config.objective} needs views")
+        hw = (self._images.shape[-2], self._images.shape[-1])
+        believed = network.sees(grid_from_pixels(pixel_centres(hw), hw), hw).reshape(hw)
+        return PhotometricLoss(self._images, views, config.photometric, believed)
+
+    def _taught(self, targets: tuple[FrameTargets, ...], config: RefineConfig) -> list[FrameTargets]:
+        """The frames that the objective says something of."""
+        if self._photometric is None or config.objective is not Objective.PHOTOMETRIC:
+            return list(targets)
+        chosen = [each for each in targets if each.frame in self._photometric.frames]
+        if not chosen:
+            raise AlignmentError("No frame that is trained on can be compared with another; use objective sfm.")
+        return chosen
+
     def _shuffled_frames(self) -> Iterator[_DeviceTargets]:
         while True:
             for i in self._rng.permutation(len(self._train)):
@@ -227,8 +252,15 @@ class Refinement:
         return self._features[frame]
 
     def _loss(self, targets: _DeviceTargets) -> Tensor:
-        depth = sample(self._predict(targets.frame).float(), targets.grid, mode=self._config.sampling)[0]
-        return point_loss(depth, targets.reference, targets.weight, self._config.loss)
+        config, depth = self._config, self._predict(targets.frame).float()
+        looks = depth.new_zeros(())
+        if self._photometric is not None and targets.frame in self._photometric.frames:
+            looks = self._photometric(targets.frame, depth)
+        if config.objective is Objective.PHOTOMETRIC:
+            return looks
+        at_points = sample(depth, targets.grid, mode=config.sampling)[0]
+        loss = point_loss(at_points, targets.reference, targets.weight, config.loss)
+        return loss if self._photometric is None else loss + config.photometric.share_of_both * looks
 
     def _check(self, index: int) -> float:
         error = self._validation_error(1.0)
