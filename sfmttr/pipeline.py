@@ -242,22 +242,29 @@ class _Run:
             doubtful=doubtful,
             own_word=config.recipe.align.own_word and trust.far_from_domain,
         )
-        seen = self._network.sees(observations.grid, self._frames.hw)
-        selection = replace(selection, keep=selection.keep & seen)
+        usable = self._network.sees(observations.grid, self._frames.hw) & self._tuned[observations.frame]
+        selection = replace(selection, keep=selection.keep & usable)
         # What is doubtful where it was found is not spread to where it was not; and a network far from its domain does
         # not notice that a point is hidden in the neighbouring frame.
         spread = self._frames.from_video and not doubtful and not trust.far_from_domain
         reach = config.recipe.carry_frames if spread else 0
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
-        fits &= self._network.sees(more.grid, self._frames.hw)
+        fits &= self._network.sees(more.grid, self._frames.hw) & self._tuned[more.frame]
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
+
+    @property
+    def _tuned(self) -> np.ndarray:
+        """(N,) bool: frames that may be learnt from."""
+        names = self._frames.names if self._config.tune_on is None else self._config.tune_on
+        return np.isin(self._frames.names, names)
 
     @property
     def _refine_key(self) -> str:
         config = self._config
         sparse = self._folder.manifest.stage("sfm")
         settings = [config.recipe, config.split, config.seed, str(self._compute.device), self._network.late_cost]
+        settings.append(config.tune_on)
         return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
