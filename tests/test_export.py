@@ -252,7 +252,7 @@ def test_int8_is_eight_bits_but_for_both_ends(exported: Exported, report: dict[s
 
 def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun) -> None:
     model = onnx.load(exported.export / "depth-fp32.onnx")
-    quantizer = Int8Quantizer(model, [run.frames.read(i).rgb for i in (0, 4)])
+    quantizer = Int8Quantizer(model, [{spec.INPUT: run.frames.read(i).rgb} for i in (0, 4)])
     assert quantizer.always_float == ("encoder.0", "head")
     assert quantizer.layers == ("encoder.3", "encoder.6", "decoder.1")
     errors = quantizer.layer_errors()

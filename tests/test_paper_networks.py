@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,7 @@ from sfmttr.networks.manydepth import ManyDepth, rotation_of
 from sfmttr.networks.registry import entry
 from sfmttr.networks.weights import apply_state
 from tests.data_paths import existing, parity_root
-from tests.test_networks import generated
-
-Files = list[dict[str, object]]
-PAPER = ("adabins", "manydepth", "cadepth", "diffnet")
-GAINS = {"manydepth": {"pose": 0.0005}, "diffnet": {"encoder": 0.8, "decoder": 0.8}}
+from tests.paper_weights import PAPER, noise, published_files
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,42 +33,17 @@ def two_threads() -> Iterator[None]:
 
 
 class Published:
-    """What the parity data holds of one network, and its files as the authors have them."""
+    """What the parity data holds of one network."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         with np.load(existing(parity_root() / f"{name}.npz")) as arrays:
             self.arrays = dict(arrays)
-        self.keys = json.loads(existing(parity_root() / f"{name}.keys.json").read_text())
-
-    def part(self, prefix: str, keys: Mapping[str, list[int]]) -> dict[str, object]:
-        gain = GAINS.get(self.name, {}).get(prefix, 1.0)
-        return {key: generated(f"{prefix}.{key}", shape, gain) for key, shape in keys.items()}
-
-    def files(self) -> Files:
-        """In the registry's order, with what they hold beside weights."""
-        settings: dict[str, object] = {"height": 320, "width": 1024, "use_stereo": False, "num_layers": 50}
-        if self.name == "adabins":
-            weights = {f"module.{key}": value for key, value in self.part("model", self.keys["model"]).items()}
-            return [{"model": weights, "epoch": 25, "optimizer": {"state": {}}}]
-        if self.name == "diffnet":
-            order, aliases = self.keys["decoder_order"], self.keys["depth_aliases"]
-            kept = {key: shape for key, shape in aliases.items() if key.startswith("decoder.")}
-            decoder = self.part("decoder", kept)
-            for key in set(aliases) - set(kept):
-                _, alias, rest = key.split(".", 2)
-                decoder[key] = decoder[f"decoder.{order.index(alias)}.{rest}"]
-            return [self.part("encoder", self.keys["encoder"]) | settings, decoder]
-        files = [self.part(prefix, keys) for prefix, keys in self.keys.items()]
-        return [files[0] | settings, *files[1:]]
 
     def network(self) -> DepthNetwork:
         network = networks.build(self.name)
-        apply_state(network, network.state_from_files(self.files()), self.name)  # type: ignore[arg-type]
+        apply_state(network, network.state_from_files(published_files(self.name)), self.name)
         return network
-
-    def image(self, hw: tuple[int, int], seed: int) -> Tensor:
-        return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).random((1, 3, *hw)).astype(np.float32))
 
     def agrees(self, key: str, value: Tensor, *, relative: bool = False) -> None:
         expected = torch.from_numpy(self.arrays[key])
@@ -87,7 +57,7 @@ class Published:
 @torch.inference_mode()
 def test_cadepth_is_the_published_network() -> None:
     published = Published("cadepth")
-    network, image = published.network(), published.image((128, 416), 2)
+    network, image = published.network(), noise((128, 416), 2)
     assert isinstance(network, CADepth)
     levels = network.depth.levels(network.encoder(image))
     for scale in range(4):
@@ -98,7 +68,7 @@ def test_cadepth_is_the_published_network() -> None:
 @torch.inference_mode()
 def test_diffnet_is_the_published_network() -> None:
     published = Published("diffnet")
-    network, image = published.network(), published.image((128, 416), 1)
+    network, image = published.network(), noise((128, 416), 1)
     assert isinstance(network, DIFFNet)
     levels = network.depth.levels(network.encoder(image))
     for scale in range(4):
@@ -111,7 +81,7 @@ def test_manydepth_is_the_published_network() -> None:
     published = Published("manydepth")
     network = published.network()
     assert isinstance(network, ManyDepth)
-    previous, current = (published.image((128, 416), seed) for seed in (3, 4))
+    previous, current = (noise((128, 416), seed) for seed in (3, 4))
     axis_angle, translation = network.motion(current, previous)
     expected = (torch.from_numpy(published.arrays[key][:, 0]) for key in ("axisangle", "translation"))
     for value, known in zip((axis_angle, translation), expected, strict=True):
@@ -137,7 +107,7 @@ def test_adabins_is_the_published_network() -> None:
     published = Published("adabins")
     network = published.network()
     assert isinstance(network, AdaBins)
-    edges, depth = network.edges_and_depth(published.image((352, 704), 5))
+    edges, depth = network.edges_and_depth(noise((352, 704), 5))
     published.agrees("bin_edges", edges, relative=True)
     published.agrees("depth", depth, relative=True)
 
@@ -147,7 +117,7 @@ def test_adabins_is_the_published_network() -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_files_from_disk(name: str, tmp_path: Path) -> None:
-    for file, content in zip(entry(name).files, Published(name).files(), strict=True):
+    for file, content in zip(entry(name).files, published_files(name), strict=True):
         path = tmp_path / (file.aliases[0] if name == "cadepth" else file.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)
@@ -158,9 +128,8 @@ def test_files_from_disk(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_a_missing_or_foreign_weight_is_an_error(name: str) -> None:
-    published = Published(name)
     network = networks.build(name)
-    state = dict(network.state_from_files(published.files()))  # type: ignore[arg-type]
+    state = dict(network.state_from_files(published_files(name)))
     some = next(name for name, _ in network.encoder_parameters())
     with pytest.raises(WeightsError, match="missing"):
         apply_state(network, {key: value for key, value in state.items() if key != some}, name)
@@ -169,14 +138,14 @@ def test_a_missing_or_foreign_weight_is_an_error(name: str) -> None:
 
 
 def test_copies_of_a_weight_have_to_be_equal() -> None:
-    encoder, decoder = Published("diffnet").files()
+    encoder, decoder = published_files("diffnet")
     first = next(key for key in decoder if key.startswith("convs."))
     with pytest.raises(WeightsError, match="differs from its copy"):
-        networks.build("diffnet").state_from_files([encoder, decoder | {first: decoder[first] + 1}])  # type: ignore[operator]
+        networks.build("diffnet").state_from_files([encoder, decoder | {first: decoder[first] + 1}])
 
 
 def test_either_name_of_a_decoder_loads() -> None:
-    encoder, decoder = Published("diffnet").files()
+    encoder, decoder = published_files("diffnet")
     network = networks.build("diffnet")
     for kept in ("convs.", "decoder."):
         part = {key: value for key, value in decoder.items() if key.startswith(kept)}
@@ -184,15 +153,15 @@ def test_either_name_of_a_decoder_loads() -> None:
 
 
 def test_older_names_of_adabins_load() -> None:
-    (file,) = Published("adabins").files()
+    (file,) = published_files("adabins")
     older = {
         "adaptive_bins_layer.conv3x3.": "adaptive_bins_layer.embedding_conv.",
         "patch_transformer.embedding_convPxP.": "patch_transformer.embedding_encoder.",
     }
-    renamed = dict(file["model"])  # type: ignore[call-overload]
+    renamed = dict(file["model"])
     for now, before in older.items():
         renamed = {key.replace(now, before): value for key, value in renamed.items()}
-    assert renamed.keys() != file["model"].keys()  # type: ignore[attr-defined]
+    assert renamed.keys() != file["model"].keys()
     network = networks.build("adabins")
     apply_state(network, network.state_from_files([{"model": renamed}]), "older")
 
@@ -201,9 +170,9 @@ def test_the_range_of_depths_comes_from_the_file() -> None:
     network = networks.build("manydepth")
     assert isinstance(network, ManyDepth)
     assert network.depths()[[0, -1]].tolist() == pytest.approx([0.1, 20.0])
-    encoder, *rest = Published("manydepth").files()
+    encoder, *rest = published_files("manydepth")
     encoder |= {"min_depth_bin": 0.25, "max_depth_bin": torch.tensor(12.0)}
-    apply_state(network, network.state_from_files([encoder, *rest]), "bins")  # type: ignore[arg-type]
+    apply_state(network, network.state_from_files([encoder, *rest]), "bins")
     assert network.depths()[[0, -1]].tolist() == pytest.approx([0.25, 12.0])
 
 
