@@ -158,7 +158,8 @@ def _export(
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (example,) * (1 + len(offsets)),
+                # Each picture a tensor of its own: one that came twice would be taken for one input.
+                tuple(example.clone() for _ in range(1 + len(offsets))),
                 dynamo=True,
                 verbose=False,
                 input_names=list(spec.input_names(offsets)),

@@ -314,6 +314,10 @@ class RunConfig:
     """Refine even when the trust gate is closed."""
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "objective", Objective(self.objective))  # its value will do
+        except ValueError:
+            raise ConfigError(f"There is no objective {self.objective!r}: choose {', '.join(Objective)}.") from None
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; at least one step is needed.")
         if self.seed < 0:

@@ -23,12 +23,14 @@ def keys_of(name: str) -> dict[str, Any]:
     return json.loads(existing(parity_root() / f"{name}.keys.json").read_text())
 
 
-def _part(name: str, prefix: str, keys: Mapping[str, list[int]]) -> dict[str, Any]:
+def _part(name: str, prefix: str, keys: Mapping[str, list[int]], pose_gain: float | None = None) -> dict[str, Any]:
     gain = _GAINS.get(name, {}).get(prefix, 1.0)
+    if prefix == "pose" and pose_gain is not None:
+        gain = pose_gain
     return {key: generated(f"{prefix}.{key}", shape, gain) for key, shape in keys.items()}
 
 
-def published_files(name: str) -> list[dict[str, Any]]:
+def published_files(name: str, pose_gain: float | None = None) -> list[dict[str, Any]]:
     """In the registry's order, with what they hold beside weights."""
     keys = keys_of(name)
     settings: dict[str, Any] = {"height": 320, "width": 1024, "use_stereo": False, "num_layers": 50}
@@ -42,13 +44,13 @@ def published_files(name: str) -> list[dict[str, Any]]:
             _, alias, rest = key.split(".", 2)
             decoder[key] = decoder[f"decoder.{order.index(alias)}.{rest}"]
         return [_part(name, "encoder", keys["encoder"]) | settings, decoder]
-    files = [_part(name, prefix, part) for prefix, part in keys.items()]
+    files = [_part(name, prefix, part, pose_gain) for prefix, part in keys.items()]
     return [files[0] | settings, *files[1:]]
 
 
 def write_published(name: str, folder: Path) -> None:
-    """As they lie on disk."""
-    for file, content in zip(entry(name).files, published_files(name), strict=True):
+    """As they lie on disk. Motion is not as tiny as in the parity data, so that it can be learnt."""
+    for file, content in zip(entry(name).files, published_files(name, pose_gain=0.2), strict=True):
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, path)

@@ -24,10 +24,10 @@ from tests.paper_weights import PAPER, noise, published_files
 
 
 @pytest.fixture(autouse=True, scope="module")
-def two_threads() -> Iterator[None]:
-    """These are large."""
+def one_thread() -> Iterator[None]:
+    """Results repeat bit for bit."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

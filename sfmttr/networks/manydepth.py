@@ -31,6 +31,7 @@ _MARGIN = 2
 """Matches this near to the border of the features are not believed."""
 _INTRINSICS = ((0.58, 0.0, 0.5), (0.0, 1.92, 0.5), (0.0, 0.0, 1.0))
 """KITTI's, in shares of width and height. The authors' networks know no others, whatever the camera."""
+_INVERSE = ((1 / 0.58, 0.0, -0.5 / 0.58), (0.0, 1 / 1.92, -0.5 / 1.92), (0.0, 0.0, 1.0))
 _SIZE_CONSTANTS = tuple(
     f"{part}.{name}" for part in ("backprojector", "projector") for name in ("id_coords", "ones", "pix_coords")
 )
@@ -89,12 +90,12 @@ class _Encoder(nn.Module):
 def _costs(current: Tensor, previous: Tensor, previous_from_current: Tensor, depths: Tensor) -> Tensor:
     """Mean absolute difference of features at each depth, (B, D, h, w); 0 where there is nothing to compare."""
     batch, channels, height, width = current.shape
-    intrinsics = current.new_tensor(_INTRINSICS)
+    intrinsics, inverse = current.new_tensor(_INTRINSICS), current.new_tensor(_INVERSE)
     x = torch.arange(width, device=current.device, dtype=current.dtype)
     y = torch.arange(height, device=current.device, dtype=current.dtype)
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     pixel = torch.stack((columns / width, rows / height, torch.ones_like(rows))).flatten(1)
-    turned = intrinsics @ previous_from_current[:, :3, :3] @ torch.linalg.inv(intrinsics) @ pixel  # (B, 3, h w)
+    turned = intrinsics @ previous_from_current[:, :3, :3] @ inverse @ pixel  # (B, 3, h w)
     moved = intrinsics @ previous_from_current[:, :3, 3:]
     at = turned[:, None] * depths[None, :, None, None] + moved[:, None]  # (B, D, 3, h w)
     # Pixels are counted from the centre of the first one here, as the authors do, not as `geometry` does.
