@@ -13,9 +13,9 @@ from PIL import Image
 
 from export.errors import ExportError, UnfaithfulExportError
 from export.runtime import ModelError, OnnxDepth, Provider
-from export.spec import INPUT, Tolerance
+from export.spec import Tolerance, input_names
 from export.to_onnx import TRACED_CORE_BATCH, TRACED_IMAGE_HW, CoreGraph
-from sfmttr.networks.base import DepthNetwork, DepthPredictor
+from sfmttr.networks.base import DepthNetwork, DepthPredictor, neighbours_of
 from sfmttr.types import HW, FrameSet
 
 CORE_BATCHES = (1, 3)
@@ -65,11 +65,12 @@ def check_image_graph(predictor: OnnxDepth, exact: DepthPredictor, frames: Frame
     cases = []
     for size, frame in zip(*_spread(image_sizes(frames.hw), frames), strict=True):
         rgb = _resized(frames.read(frame).rgb, size)
+        beside = [_resized(each, size) for each in neighbours_of(exact, frames, frame)]
         try:
-            depth = predictor.predict(rgb)
+            depth = predictor.predict(rgb, *beside)
         except ModelError as error:
             raise UnfaithfulExportError(_says(str(error))) from error
-        cases.append(_case(depth, exact.predict(rgb), 1, size, frames.names[frame]))
+        cases.append(_case(depth, exact.predict(rgb, *beside), 1, size, frames.names[frame]))
     return tuple(cases)
 
 
@@ -79,12 +80,18 @@ def core_sizes(network: DepthNetwork, frame_hw: HW) -> tuple[HW, tuple[HW, ...]]
     Raises `ExportError` when it works at too few for that.
     """
     # A size that is not square is traced, where there is one: else height and width would be taken for one and the same
-    possible = list(dict.fromkeys(network.working_hw(hw) for hw in (frame_hw, *_SHAPES)))
+    possible = list(dict.fromkeys(_taken_hw(network, hw) for hw in (frame_hw, *_SHAPES)))
     traced = next((hw for hw in reversed(possible) if hw[0] != hw[1]), possible[-1])
     checked = [hw for hw in possible if hw != traced][:CORE_SIZES]
     if len(checked) < CORE_SIZES:
         raise ExportError(f"{network.info.name} works at one size alone: leave the core graph out")
     return traced, tuple(checked)
+
+
+def _taken_hw(network: DepthNetwork, hw: HW) -> HW:
+    """Of what `forward` is given of a picture of size `hw`."""
+    taken = network.crop(torch.empty((1, 3, *network.working_hw(hw)), device="meta"))
+    return taken.shape[2], taken.shape[3]
 
 
 @torch.inference_mode()
@@ -107,12 +114,17 @@ def check_core_graph(
     for size, frame in zip(*_spread(sizes, frames), strict=True):
         for batch in CORE_BATCHES:
             chosen = [(frame + i) % len(frames) for i in range(batch)]
-            images = torch.cat([network.prepare(frames.read(i).rgb, size) for i in chosen])
+            steps = (0, *network.neighbours)
+            images = [
+                torch.cat([network.prepare(frames.read((i + step) % len(frames)).rgb, size) for i in chosen])
+                for step in steps
+            ]
+            feed = {name: image.numpy() for name, image in zip(input_names(steps[1:]), images, strict=True)}
             try:
-                (depth,) = session.run(None, {INPUT: images.numpy()})
+                (depth,) = session.run(None, feed)
             except Exception as error:
                 raise UnfaithfulExportError(_says(f"the network failed at batch {batch}, {size}: {error}")) from error
-            cases.append(_case(np.asarray(depth), exact(images).numpy(), batch, size, frames.names[frame]))
+            cases.append(_case(np.asarray(depth), exact(*images).numpy(), batch, size, frames.names[frame]))
     return tuple(cases)
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from export import to_onnx
-from export.spec import INPUT
+from export.spec import input_names
 from export.to_onnx import NETWORK
 from sfmttr.networks.base import DepthNetwork
 
@@ -25,13 +25,14 @@ _DIFFERS = 1e-3
 def first_difference(network: DepthNetwork, image: Tensor, opset: int) -> str:
     """One sentence on the first module, in the order in which they end, whose output in onnxruntime is not torch's.
 
-    `image` is (1, 3, h, w) in [0, 1]. Empty when nothing can be said.
+    `image` is (1, 3 + 3 K, h, w) in [0, 1], with its K neighbours. Empty when nothing can be said.
     """
+    part = network.crop(image)
     with _outputs(network) as exact:
-        network(image)
+        network(part)
     try:
-        model = to_onnx.plain_core_graph(network, (image.shape[2], image.shape[3]), opset)
-        got = _run(model, list(exact), image)
+        model = to_onnx.plain_core_graph(network, (part.shape[2], part.shape[3]), opset)
+        got = _run(model, list(exact), dict(zip(input_names(network.neighbours), part.split(3, dim=1), strict=True)))
     except Exception:  # noqa: BLE001 - a diagnosis that fails must not hide what it is about
         return ""
     for name, expected in exact.items():
@@ -67,7 +68,7 @@ def _outputs(network: nn.Module) -> Iterator[dict[str, np.ndarray]]:
             hook.remove()
 
 
-def _run(model: onnx.ModelProto, names: list[str], image: Tensor) -> dict[str, np.ndarray]:
+def _run(model: onnx.ModelProto, names: list[str], pictures: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """The outputs of those modules that the graph still has a node of."""
     last: dict[str, str] = {}
     for node in model.graph.node:
@@ -80,5 +81,6 @@ def _run(model: onnx.ModelProto, names: list[str], image: Tensor) -> dict[str, n
         if value not in present:
             model.graph.output.append(onnx.helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    values = dict(zip([o.name for o in session.get_outputs()], session.run(None, {INPUT: image.numpy()}), strict=True))
+    feed = {name: picture.numpy() for name, picture in pictures.items()}
+    values = dict(zip([o.name for o in session.get_outputs()], session.run(None, feed), strict=True))
     return {name: values[value] for name, value in wanted.items()}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export import spec
 from export.run import FinishedRun
 from sfmttr.compare import Column
 from sfmttr.networks.info import NetworkInfo
@@ -52,12 +53,21 @@ def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, An
         ("Depth", f"camera z, not ray length, in {unit}"),
         ("Clip", f"{kit['clip_frames']} frames of {_hw(kit['frame_hw'])} (sha256 {model['clip_sha256'][:12]}…)"),
         ("Works at", f"{_hw(kit['working_hw'])}; pictures of any size go in, depth of the same size comes out"),
+        *_sees(model),
         ("Recipe", f"preset `{model['preset']}`, sfmttr {report['sfmttr']}"),
         ("Licence", f"{kit['network_licence']} ({kit['network_source']}); see [LICENSES](LICENSES/README.md)"),
     )
     title, sentence = f"# Depth of {kit['place']}", f"A small depth network for one place, {tuned}."
     caution = [f"**{kit['caution']}**"] if kit["caution"] else []
     return "\n\n".join((title, sentence, *caution, _table(("", ""), facts)))
+
+
+def _sees(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a network takes beside the picture, if anything."""
+    names = spec.input_names(model.get("neighbours") or ())[1:]
+    if names:
+        listed = ", ".join(f"`{name}`" for name in names)
+        yield "Also sees", f"{listed}: frames beside the picture, of its size; where there are none, the picture again"
 
 
 def _errors(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ from export.spec import Graph, ModelMetadata, Variant
 from sfmttr.compare import Column, errors_at_points
 from sfmttr.errors import ConfigError, DeviceError, NetworkError, RunFolderError
 from sfmttr.metrics import DepthMetrics
-from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor
+from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, neighbours_of
 from sfmttr.networks.weights import sha256_of
 from sfmttr.pipeline import weights_hash
 from sfmttr.runs import RunFolder, atomic_folder, settings_key, write_json
@@ -134,9 +134,13 @@ class _Scaled:
     scale: float
     kind: DepthKind
 
-    def predict(self, rgb: np.ndarray) -> np.ndarray:
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        return self.predictor.neighbours
+
+    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
         """Depth (H, W) float32 of an image (H, W, 3) uint8."""
-        return self.predictor.predict(rgb) * np.float32(self.scale)
+        return self.predictor.predict(rgb, *neighbours) * np.float32(self.scale)
 
 
 class _Export:
@@ -274,17 +278,23 @@ class _Export:
         """The error for a file that is not good enough: what is wrong, where, and what to do."""
         if name in (spec.file_name(Variant.FP16), spec.file_name(Variant.INT8)):
             return UnfaithfulExportError(f"{name} is refused: {problem}. Leave it out with --variants.")
-        image = self._network.prepare(self._run.frames.read(0).rgb, self._working_hw)
+        pictures = self._pictures(len(self._run.frames) // 2).values()
+        image = torch.cat([self._network.prepare(rgb, self._working_hw) for rgb in pictures], dim=1)
         place = diagnose.first_difference(self._network, image, self._config.opset)
         return UnfaithfulExportError(f"{name} is refused: {problem}. {place}".rstrip())
 
     # ------------------------------------------------------------------------------------ rest
 
-    def _frames(self, count: int) -> list[np.ndarray]:
-        """At most so many frames, evenly over the clip."""
+    def _pictures(self, frame: int) -> dict[str, np.ndarray]:
+        """What goes in for one frame, by the input's name."""
+        rgb = [self._run.frames.read(frame).rgb, *neighbours_of(self._torch, self._run.frames, frame)]
+        return dict(zip(spec.input_names(self._network.neighbours), rgb, strict=True))
+
+    def _frames(self, count: int) -> list[dict[str, np.ndarray]]:
+        """What goes in for at most so many frames, evenly over the clip."""
         total = len(self._run.frames)
         chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
-        return [self._run.frames.read(int(i)).rgb for i in chosen]
+        return [self._pictures(int(i)) for i in chosen]
 
     def _held_out_report(self, exact: DepthMetrics | None) -> HeldOutReport | None:
         if exact is None:
@@ -329,6 +339,7 @@ def _metadata(
         held_out_abs_rel_before=run.held_out_abs_rel(Column.BEFORE),
         held_out_abs_rel_after=run.held_out_abs_rel(Column.AFTER),
         held_out_points=0 if held_out is None else int(held_out[Column.AFTER]["count"]),
+        neighbours=network.neighbours,
     )
 
 
@@ -343,7 +354,7 @@ def _metres_per_unit(known: KnownDepth, run: FinishedRun, predictor: TorchPredic
         raise ConfigError(f"row {known.row}, column {known.column} of the known depth are outside of {h} x {w}")
     if not (math.isfinite(known.metres) and known.metres > 0):
         raise ConfigError(f"the known depth is {known.metres} m; it has to be more than 0")
-    depth = predictor.predict(run.frames.read(known.frame).rgb)
+    depth = predictor.predict(run.frames.read(known.frame).rgb, *neighbours_of(predictor, run.frames, known.frame))
     return known.metres / float(depth[known.row, known.column])
 
 

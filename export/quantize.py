@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ _BETWEEN = frozenset({"Relu", "LeakyRelu", "Clip", "Add", "Concat", "Pad", "Resi
 are wide, and onnxruntime's 8-bit kernels for them are slower than those for float."""
 _FEW_WEIGHTS = 1000
 _RANKING_FRAMES = 4
+Pictures = Mapping[str, np.ndarray]
+"""What goes in for one frame: by the input's name, (H, W, 3) uint8."""
 _ELU_IS_FLAT = -5.0
 
 
@@ -54,8 +56,8 @@ class Int8Quantizer:
     Static quantisation in QDQ form: activations unsigned 8 bit, weights signed 8 bit with a scale for each channel.
     """
 
-    def __init__(self, model: onnx.ModelProto, frames: Sequence[np.ndarray]) -> None:
-        """Measure the range of every activation of `model` (an image graph) over `frames`, (H, W, 3) uint8 each."""
+    def __init__(self, model: onnx.ModelProto, frames: Sequence[Pictures]) -> None:
+        """Measure the range of every activation of `model` (an image graph) over `frames`."""
         self._model, self._frames = quick_on_cpu(model), frames
         graph = self._model.graph
         sizes = {initializer.name: math.prod(initializer.dims) for initializer in graph.initializer}
@@ -123,20 +125,24 @@ class Int8Quantizer:
 
 
 class _Frames(CalibrationDataReader):
-    def __init__(self, frames: Sequence[np.ndarray]) -> None:
+    def __init__(self, frames: Sequence[Pictures]) -> None:
         self._left = iter(frames)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         frame = next(self._left, None)
-        return None if frame is None else {INPUT: frame[None]}
+        return None if frame is None else _feed(frame)
+
+
+def _feed(frame: Pictures) -> dict[str, np.ndarray]:
+    return {name: picture[None] for name, picture in frame.items()}
 
 
 def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, frame: np.ndarray) -> np.ndarray:
-    return session.run(None, {INPUT: frame[None]})[0]
+def _run(session: onnxruntime.InferenceSession, frame: Pictures) -> np.ndarray:
+    return session.run(None, _feed(frame))[0]
 
 
 def _layer(node: onnx.NodeProto) -> str:

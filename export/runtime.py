@@ -7,6 +7,7 @@ Resizing, normalisation and the unit are inside the file, so there is nothing to
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -74,15 +75,29 @@ class OnnxDepth:
         """ "metres" or "network units"."""
         return self.metadata["unit"]
 
-    def predict(self, rgb: np.ndarray) -> np.ndarray:
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        """Frames that the network sees beside a picture, relative to it: () for most, (-1,) for the one before it."""
+        return tuple(json.loads(self.metadata.get("neighbours") or "[]"))
+
+    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
         """Depth (H, W) float32, camera z, of an image (H, W, 3) uint8 RGB of any size.
 
-        Raises ValueError for an array of another form, `ModelError` when the network cannot be run on it.
+        `neighbours` are the pictures that the property of that name says, of the same size; a picture that has none is
+        its own. Raises ValueError for arrays of another form, `ModelError` when the network cannot be run on them.
         """
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-            raise ValueError(f"expected an image (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
+        pictures = (rgb, *(neighbours or (rgb,) * len(self.neighbours)))
+        for picture in pictures:
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+                raise ValueError(f"expected an image (H, W, 3) uint8, got {picture.shape} {picture.dtype}")
+            if picture.shape != rgb.shape:
+                raise ValueError(f"expected a neighbour of size {rgb.shape}, got {picture.shape}")
+        names = [each.name for each in self._session.get_inputs()]
+        if len(pictures) != len(names):
+            raise ValueError(f"expected {len(names) - 1} neighbours, got {len(pictures) - 1}")
+        feed = {name: np.ascontiguousarray(each[None]) for name, each in zip(names, pictures, strict=True)}
         try:
-            (depth,) = self._session.run(None, {"image": np.ascontiguousarray(rgb[None])})
+            (depth,) = self._session.run(None, feed)
         except Exception as error:
             raise ModelError(f"the network failed on an image of {rgb.shape[0]} x {rgb.shape[1]}: {error}") from error
         return np.asarray(depth[0])

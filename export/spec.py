@@ -6,7 +6,7 @@ Needs the standard library alone, so that whatever runs or packs an export may r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ SCHEMA = 1
 """Of the metadata and of `export_report.json`."""
 METADATA_PREFIX = "sfmttr."
 INPUT, OUTPUT = "image", "depth"
+_NEIGHBOUR_NAMES = {-1: "previous", 1: "next"}
 REPORT = "export_report.json"
 KIT = "kit.zip"
 CORE_FILE = "depth-core.onnx"
@@ -24,6 +25,11 @@ DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
 """What can be asked for; later ones are not read by the browser's runtime."""
 IR_VERSION = 10
+
+
+def input_names(neighbours: Sequence[int]) -> tuple[str, ...]:
+    """Of a graph's inputs: the picture, then the frames beside it that the network sees, relative to it."""
+    return (INPUT, *(_NEIGHBOUR_NAMES.get(offset, f"frame{offset:+d}") for offset in neighbours))
 
 
 class Variant(StrEnum):
@@ -106,16 +112,22 @@ class ModelMetadata:
     """At SfM points of the clip that were not trained on; None without any."""
     held_out_abs_rel_after: float | None
     held_out_points: int
+    neighbours: tuple[int, ...] = ()
+    """Frames that go in beside the picture, relative to it; absent from files of networks that see one alone."""
 
     def to_props(self) -> dict[str, str]:
         """The metadata entries of an ONNX file."""
-        return {METADATA_PREFIX + field.name: _text(getattr(self, field.name)) for field in fields(self)}
+        given = [field.name for field in fields(self) if field.name != "neighbours" or self.neighbours]
+        return {METADATA_PREFIX + name: _text(getattr(self, name)) for name in given}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> ModelMetadata:
         """What `to_props` made, whatever else is among `props`. Raises ValueError when something is missing."""
+        present = [
+            field for field in fields(cls) if field.name != "neighbours" or f"{METADATA_PREFIX}neighbours" in props
+        ]
         try:
-            return cls(**{field.name: _value(props[METADATA_PREFIX + field.name], field.type) for field in fields(cls)})
+            return cls(**{field.name: _value(props[METADATA_PREFIX + field.name], field.type) for field in present})
         except KeyError as error:
             raise ValueError(f"the metadata lack {error.args[0]}: not a file that sfmttr exported") from error
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import sfmttr
 from export import spec
 from export.errors import ExportError
-from export.spec import INPUT, OUTPUT, ModelMetadata
+from export.spec import OUTPUT, ModelMetadata
 from sfmttr.networks.base import DepthNetwork, antialiased_resize, resize_depth
 from sfmttr.types import HW
 
@@ -59,7 +59,10 @@ class _DepthOut(nn.Module):
 
 
 class ImageGraph(nn.Module):
-    """uint8 (1, H, W, 3) -> float32 (1, H, W): what `TorchPredictor(network, working_hw)` does, times `scale`."""
+    """uint8 (1, H, W, 3) -> float32 (1, H, W): what `TorchPredictor(network, working_hw)` does, times `scale`.
+
+    A network that sees neighbours takes one more picture of the same size for each.
+    """
 
     def __init__(self, network: DepthNetwork, working_hw: HW, scale: float) -> None:
         super().__init__()
@@ -67,26 +70,31 @@ class ImageGraph(nn.Module):
         self.network = network
         self.depth_out = _DepthOut(scale)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.depth_out(self.network(self.image_in(image)), image)
+    def forward(self, image: Tensor, *neighbours: Tensor) -> Tensor:
+        resized = [self.image_in(each) for each in (image, *neighbours)]
+        part = self.network.crop(torch.cat(resized, dim=1) if neighbours else resized[0])
+        return self.depth_out(self.network.uncrop(self.network(part), self.image_in.working_hw), image)
 
 
 class CoreGraph(nn.Module):
-    """float32 (N, 3, h, w) in [0, 1] -> float32 (N, h', w'): the network, times `scale`."""
+    """float32 (N, 3, h, w) in [0, 1] -> float32 (N, h', w'): the network, times `scale`.
+
+    What goes in is what `DepthNetwork.crop` leaves of a picture, and of each neighbour that the network sees.
+    """
 
     def __init__(self, network: DepthNetwork, scale: float) -> None:
         super().__init__()
         self.network = network
         self.scale = scale
 
-    def forward(self, image: Tensor) -> Tensor:
-        depth = self.network(image)[:, 0]
+    def forward(self, image: Tensor, *neighbours: Tensor) -> Tensor:
+        depth = self.network(torch.cat((image, *neighbours), dim=1) if neighbours else image)[:, 0]
         return depth if self.scale == 1.0 else depth * self.scale
 
 
 def image_graph(network: DepthNetwork, working_hw: HW, scale: float, opset: int) -> onnx.ModelProto:
     """`ImageGraph` as ONNX; height and width are free. Raises `ExportError` when torch cannot export the network."""
-    example = torch.zeros((1, *TRACED_IMAGE_HW, 3), dtype=torch.uint8)
+    example = torch.randint(0, 256, (1, *TRACED_IMAGE_HW, 3), dtype=torch.uint8)
     return _export(ImageGraph(network, working_hw, scale), example, {1: "height", 2: "width"}, opset)
 
 
@@ -111,9 +119,11 @@ def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.Model
     result.doc_string = (
         f"Depth of one place: {metadata.network}, refined on a clip. Weights: {metadata.network_licence}."
     )
-    (image,), (depth,) = result.graph.input, result.graph.output
+    (image, *beside), (depth,) = result.graph.input, result.graph.output
     core = metadata.graph == spec.Graph.CORE
     image.doc_string = "RGB in [0, 1], NCHW" if core else "one picture of any size, RGB"
+    for neighbour, offset in zip(beside, metadata.neighbours, strict=True):
+        neighbour.doc_string = f"as image, of the frame {offset:+d} from it; without one, the image again"
     depth.doc_string = f"camera z in {metadata.unit}"
     return result
 
@@ -136,21 +146,25 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _export(
-    module: nn.Module, example: Tensor, free: dict[int, str], opset: int, *, optimize: bool = True
+    module: ImageGraph | CoreGraph, example: Tensor, free: dict[int, str], opset: int, *, optimize: bool = True
 ) -> onnx.ModelProto:
+    """`module` as ONNX; every picture that it takes is like `example`, and `free` are the axes that may differ."""
     if opset not in spec.OPSETS:
         raise ExportError(f"opset {opset} cannot be asked for; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
     module.eval()
+    offsets = module.network.neighbours
+    sizes: dict[str, Any] = {"image": free} | ({"neighbours": (free,) * len(offsets)} if offsets else {})
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (example,),
+                # Each picture a tensor of its own: one that came twice would be taken for one input.
+                tuple(example.clone() for _ in range(1 + len(offsets))),
                 dynamo=True,
                 verbose=False,
-                input_names=[INPUT],
+                input_names=list(spec.input_names(offsets)),
                 output_names=[OUTPUT],
-                dynamic_shapes={"image": free},
+                dynamic_shapes=sizes,
                 opset_version=opset,
                 optimize=optimize,
             )
@@ -163,10 +177,8 @@ def _export(
     return _anonymous(model)
 
 
-def _name(module: nn.Module) -> str:
-    network = module.network
-    assert isinstance(network, DepthNetwork)
-    return network.info.name
+def _name(module: ImageGraph | CoreGraph) -> str:
+    return module.network.info.name
 
 
 def _cause(error: BaseException) -> str:
@@ -195,8 +207,8 @@ def _quiet() -> Iterator[None]:
 
 def _check_free_sizes(model: onnx.ModelProto, example: Tensor, free: dict[int, str]) -> None:
     """Raise `ExportError` when a size that shall be free was fixed to the example's."""
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    fixed = [name for axis, name in free.items() if dims[axis].HasField("dim_value")]
+    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input]
+    fixed = [name for axis, name in free.items() if any(dims[axis].HasField("dim_value") for dims in shapes)]
     if fixed:
         raise ExportError(f"the network fixes {' and '.join(fixed)} at {tuple(example.shape)}")
 

@@ -14,20 +14,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import sfmttr
 from sfmttr.command_line import Parser, exit_code
-from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
+from sfmttr.config import (
+    SCORED,
+    KittiConfig,
+    KittiSplit,
+    Objective,
+    OutputConfig,
+    Preset,
+    RunConfig,
+    Setting,
+    TruthConfig,
+)
 from sfmttr.errors import ConfigError
 
 NOT_REFINED = 3
+_KITTI = "evaluate-kitti"
 _DEFAULTS = RunConfig()
 _TRUTH = TruthConfig(Path())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; give its exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["evaluate", "kitti"]:  # a data set is no run folder, and takes other options (else: ./kitti)
+        given[:2] = [_KITTI]
+    options = _parser().parse_args(given)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     return exit_code("sfmttr", lambda: int(options.command(options)), "the same command goes on where it was.")
 
@@ -56,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="refine|evaluate|networks")
     _add_refine(commands.add_parser("refine", help="clip in, refined depth and network out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare a finished run with ground truth"))
+    kitti = commands.add_parser(_KITTI, prog="sfmttr evaluate kitti", description="The paper's table, on KITTI.")
+    _add_kitti(kitti)
     listing = commands.add_parser("networks", help="list the networks that can be refined")
     listing.add_argument("--weights-dir", type=Path, help="where weights lie")
     listing.set_defaults(command=_networks)
@@ -72,6 +89,14 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     presets = [str(preset) for preset in Preset]
     parser.add_argument("--preset", choices=presets, default=str(c.preset), help="(default: %(default)s)")
     parser.add_argument("--steps", type=_at_least(1), help="instead of the preset's number")
+    objectives = [str(objective) for objective in Objective]
+    parser.add_argument(
+        "--objective",
+        choices=objectives,
+        default=str(c.objective),
+        help="what is minimised: depth of structure-from-motion's points (SfM-TTR), what neighbouring frames look like "
+        "(Ph-TTR), or both (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=_at_least(0), default=c.seed, help="(default: %(default)s)")
     parser.add_argument("--device", default=c.device, help="auto, cpu, cuda, mps (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="refine even when structure-from-motion is not trusted")
@@ -144,6 +169,42 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_truth(parser.add_argument_group("ground truth"), required=True)
 
 
+def _words(text: str) -> list[str]:
+    """The type of an option that lists: `a,b`."""
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _add_kitti(parser: argparse.ArgumentParser) -> None:
+    c = KittiConfig(Path(), Path())
+    parser.set_defaults(command=_evaluate_kitti)
+
+    def add_list(flag: str, default: Sequence[str], **more: Any) -> None:
+        listed = ",".join(default) or "all that are there"
+        more["help"] = f"{more['help']} (default: {listed})"
+        parser.add_argument(flag, type=_words, nargs="+", default=[list(default)], **more)
+
+    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="KITTI's raw data, synced and rectified")
+    parser.add_argument("--ground-truth", type=Path, required=True, metavar="DIR", help="annotated depth: train/, val/")
+    parser.add_argument(
+        "--split", choices=[str(s) for s in KittiSplit], default=str(c.split), help="(default: %(default)s)"
+    )
+    add_list("--networks", c.networks, help="see `sfmttr networks`")
+    add_list("--objectives", c.objectives, help=f"of {','.join(SCORED)}")
+    add_list("--sequences", c.sequences, help="drives, by name or number", metavar="DRIVE")
+    add_list(
+        "--settings", c.settings, help="the paper's (learn from the listed frames), or ours (from the drive as a clip)"
+    )
+    parser.add_argument("--out", type=Path, default=c.out, help="(default: %(default)s)")
+    parser.add_argument(
+        "--sfm", type=Path, metavar="DIR", help="COLMAP models that you have: DIR/DRIVE or DIR/DRIVE/sparse"
+    )
+    parser.add_argument("--sfm-time-limit", type=float, default=c.sfm.time_limit_s, metavar="S", help="for a drive")
+    parser.add_argument("--steps", type=_at_least(1), help="instead of the presets' numbers")
+    parser.add_argument("--weights-dir", type=Path, help="look for weights here first")
+    parser.add_argument("--device", default=c.device, help="auto, cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=c.seed, help="(default: %(default)s)")
+
+
 # --------------------------------------------------------------------------------------- commands
 
 
@@ -163,6 +224,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         weights_dir=options.weights_dir,
         preset=Preset(options.preset),
         steps=options.steps,
+        objective=Objective(options.objective),
         video=replace(
             c.video,
             max_frames=options.max_frames,
@@ -187,7 +249,8 @@ def _refine(options: argparse.Namespace) -> int:
     from sfmttr import pipeline, terminal  # after parsing: torch takes seconds to import, --help should not
 
     config = run_config(options)
-    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}"
+    by = "" if config.objective is Objective.SFM else f"-{config.objective}"
+    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}{by}"
     if options.export:
         _check_export()
     with terminal.progress_bars() as bars:
@@ -224,6 +287,44 @@ def _evaluate(options: argparse.Namespace) -> int:
     assert truth is not None, "argparse requires it"
     evaluated = evaluation.evaluate_run(options.run, truth)
     terminal.print_evaluation(evaluated)
+    return 0
+
+
+def kitti_config(options: argparse.Namespace) -> KittiConfig:
+    """The configuration that the parsed options of `evaluate kitti` ask for."""
+
+    def listed(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word for words in getattr(options, name) for word in words))
+
+    unknown = [name for name in listed("settings") if name not in list(Setting)]
+    if unknown:
+        raise ConfigError(f"There is no setting {unknown[0]!r}: choose from {', '.join(Setting)}.")
+    c = KittiConfig(options.raw, options.ground_truth)
+    return replace(
+        c,
+        out=options.out,
+        split=KittiSplit(options.split),
+        networks=listed("networks"),
+        objectives=listed("objectives"),
+        settings=tuple(map(Setting, listed("settings"))),
+        sequences=listed("sequences"),
+        models=options.sfm,
+        steps=options.steps,
+        weights_dir=options.weights_dir,
+        device=options.device,
+        seed=options.seed,
+        sfm=replace(c.sfm, time_limit_s=options.sfm_time_limit),
+    )
+
+
+def _evaluate_kitti(options: argparse.Namespace) -> int:
+    from sfmttr import reproduce, terminal
+
+    config = kitti_config(options)
+    with terminal.progress_bars() as bars:
+        table = reproduce.reproduce(config, bars.on_progress)
+    print(table.text(), end="")
+    print(f"Written to {config.out}")
     return 0
 
 

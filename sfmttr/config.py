@@ -151,6 +151,26 @@ class Sampling(StrEnum):
     BILINEAR = "bilinear"
 
 
+class Objective(StrEnum):
+    """What a refinement minimises."""
+
+    SFM = "sfm"
+    """The depth of structure-from-motion's points: SfM-TTR."""
+    PHOTOMETRIC = "photometric"
+    """What neighbouring frames look like: Ph-TTR, which the paper compares with."""
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class PhotometricConfig:
+    """How pictures are compared (DESIGN section 4)."""
+
+    ssim_share: float = 0.85
+    """The rest is L1's."""
+    share_of_both: float = 1.0
+    """What it is multiplied with in objective "both"."""
+
+
 class Preset(StrEnum):
     PAPER = "paper"
     """The published recipe to the letter."""
@@ -175,6 +195,8 @@ class RefineConfig:
     schedule: Schedule = Schedule.CONSTANT
     sampling: Sampling = Sampling.NEAREST
     trained: Trained = Trained.ENCODER
+    objective: Objective = Objective.SFM
+    photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
@@ -274,6 +296,9 @@ class RunConfig:
     preset: Preset = Preset.DEFAULT
     steps: int | None = None
     """Instead of the preset's number."""
+    objective: Objective = Objective.SFM
+    tune_on: tuple[str, ...] | None = None
+    """Names of the frames that are learnt from; None: all. Others still serve as neighbours and as source views."""
     video: VideoConfig = VideoConfig()
     sfm: SfmConfig = SfmConfig()
     split: SplitConfig = SplitConfig()
@@ -289,6 +314,10 @@ class RunConfig:
     """Refine even when the trust gate is closed."""
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "objective", Objective(self.objective))  # its value will do
+        except ValueError:
+            raise ConfigError(f"There is no objective {self.objective!r}: choose {', '.join(Objective)}.") from None
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; at least one step is needed.")
         if self.seed < 0:
@@ -298,8 +327,62 @@ class RunConfig:
     def recipe(self) -> Recipe:
         """The preset's recipe, with what was changed on top of it."""
         recipe = RECIPES[self.preset]
-        return (
-            recipe
-            if self.steps is None
-            else replace(recipe, refine=replace(recipe.refine, steps=self.steps, equal_time=False, far_factor=1.0))
-        )
+        refine = replace(recipe.refine, objective=self.objective)
+        if self.steps is not None:
+            refine = replace(refine, steps=self.steps, equal_time=False, far_factor=1.0)
+        return replace(recipe, refine=refine)
+
+
+# ------------------------------------------------------------------------------- the paper's experiment
+
+
+class KittiSplit(StrEnum):
+    """Which frames of KITTI's drives are scored."""
+
+    EIGEN = "eigen"
+    ALL = "all"
+    """Every frame that has ground truth."""
+
+
+class Setting(StrEnum):
+    """How a drive becomes a refined network (`reproduce`)."""
+
+    PAPER = "paper"
+    OURS = "ours"
+
+
+NONE, ALIGNED = "none", "aligned"
+"""What may be scored beside refinements: the network as it is, and with its best scale."""
+SCORED = (NONE, ALIGNED, *map(str, (Objective.PHOTOMETRIC, Objective.SFM, Objective.BOTH)))
+
+
+@dataclass(frozen=True)
+class KittiConfig:
+    """`evaluate kitti`."""
+
+    raw: Path
+    depth: Path
+    """Folder of the annotated depth maps."""
+    out: Path = Path("results/kitti")
+    split: KittiSplit = KittiSplit.EIGEN
+    networks: tuple[str, ...] = ("adabins", "manydepth", "cadepth", "diffnet")
+    objectives: tuple[str, ...] = SCORED[:-1]
+    settings: tuple[Setting, ...] = (Setting.PAPER,)
+    sequences: tuple[str, ...] = ()
+    """Drives; none: all that are there."""
+    models: Path | None = None
+    """Folder with a COLMAP model for each drive, `DRIVE/` or `DRIVE/sparse/`, instead of a reconstruction."""
+    clip_frames: int = 200
+    """A drive of at most so many frames is a clip as it is; of a longer one, this many make up setting "ours"."""
+    steps: int | None = None
+    """Instead of the presets' numbers."""
+    weights_dir: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+    sfm: SfmConfig = SfmConfig(time_limit_s=24 * 3600.0)
+    """Drives are long: one of 4544 frames is among them."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.objectives if name not in SCORED]
+        if unknown:
+            raise ConfigError(f"There is no objective {unknown[0]!r}: choose from {', '.join(SCORED)}.")

@@ -7,12 +7,16 @@ coordinates scale with image size without an offset, and `grid = 2 * xy / wh - 1
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sfmttr.types import HW, Camera
+
+Values = TypeVar("Values", np.ndarray, Tensor)
 
 
 def grid_from_pixels(xy_px: np.ndarray, hw: HW) -> np.ndarray:
@@ -54,20 +58,32 @@ def inverse_rigid(target_from_source: np.ndarray) -> np.ndarray:
     return source_from_target
 
 
-def _distort(camera: Camera, uv: np.ndarray) -> np.ndarray:
-    """Normalised image coordinates (N, 2) to distorted ones (OpenCV's model)."""
-    u, v = uv[:, 0], uv[:, 1]
+def _distorted(camera: Camera, u: Values, v: Values) -> tuple[Values, Values]:
+    """Normalised image coordinates to distorted ones (OpenCV's model), of arrays or tensors."""
     r2 = u * u + v * v
     radial = 1 + r2 * (camera.k1 + r2 * camera.k2)
     du = 2 * camera.p1 * u * v + camera.p2 * (r2 + 2 * u * u)
     dv = camera.p1 * (r2 + 2 * v * v) + 2 * camera.p2 * u * v
-    return np.stack([u * radial + du, v * radial + dv], axis=1)
+    return u * radial + du, v * radial + dv
+
+
+def _distort(camera: Camera, uv: np.ndarray) -> np.ndarray:
+    """Normalised image coordinates (N, 2) to distorted ones."""
+    return np.stack(_distorted(camera, uv[:, 0], uv[:, 1]), axis=1)
 
 
 def project(camera: Camera, xyz_in_cam: np.ndarray) -> np.ndarray:
     """Pixels (N, 2) of points (N, 3) in front of the camera."""
     uv = _distort(camera, xyz_in_cam[:, :2] / xyz_in_cam[:, 2:])
     return uv * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+
+
+def grid_of_points(camera: Camera, xyz_in_cam: Tensor) -> Tensor:
+    """`project`, then `grid_from_pixels`, of points (N, 3) in front of the camera: (N, 2), differentiable."""
+    u, v = _distorted(camera, *(xyz_in_cam[:, i] / xyz_in_cam[:, 2] for i in (0, 1)))
+    height, width = camera.hw
+    x, y = u * camera.fx + camera.cx, v * camera.fy + camera.cy
+    return torch.stack((2 * x / width - 1, 2 * y / height - 1), dim=1)
 
 
 def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import Tensor
 from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import agreement, align, relaxed_inliers
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
-from sfmttr.config import RunConfig, TruthConfig
+from sfmttr.config import Objective, RunConfig, TruthConfig
 from sfmttr.device import Compute, choose_compute
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
@@ -29,6 +29,7 @@ from sfmttr.intrinsics import parse_intrinsics
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.weights import cache_folder
+from sfmttr.photometric import photometric_views
 from sfmttr.predict import predict_maps, prepare_images
 from sfmttr.refine import Refinement, RefineResult, RefineStep
 from sfmttr.results import Aligned, RunResult
@@ -241,19 +242,29 @@ class _Run:
             doubtful=doubtful,
             own_word=config.recipe.align.own_word and trust.far_from_domain,
         )
+        usable = self._network.sees(observations.grid, self._frames.hw) & self._tuned[observations.frame]
+        selection = replace(selection, keep=selection.keep & usable)
         # What is doubtful where it was found is not spread to where it was not; and a network far from its domain does
         # not notice that a point is hidden in the neighbouring frame.
         spread = self._frames.from_video and not doubtful and not trust.far_from_domain
         reach = config.recipe.carry_frames if spread else 0
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
+        fits &= self._network.sees(more.grid, self._frames.hw) & self._tuned[more.frame]
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
+
+    @property
+    def _tuned(self) -> np.ndarray:
+        """(N,) bool: frames that may be learnt from."""
+        names = self._frames.names if self._config.tune_on is None else self._config.tune_on
+        return np.isin(self._frames.names, names)
 
     @property
     def _refine_key(self) -> str:
         config = self._config
         sparse = self._folder.manifest.stage("sfm")
         settings = [config.recipe, config.split, config.seed, str(self._compute.device), self._network.late_cost]
+        settings.append(config.tune_on)
         return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
@@ -277,7 +288,21 @@ class _Run:
         config = recipe.refine
         if aligned.trust.far_from_domain:
             config = replace(config, steps=round(config.far_factor * config.steps))
-        refinement = Refinement(self._network, self._images, targets, config, self._compute, seed=self._config.seed)
+        left_out = np.flatnonzero(held_out_frames(len(self._frames), self._config.split.hold_out_frames)).tolist()
+        views = None
+        if config.objective is not Objective.SFM:
+            assert isinstance(self._sparse, SparseModel), "what is aligned has a model"
+            views = photometric_views(self._sparse, aligned.alignment.scale, left_out)
+        refinement = Refinement(
+            self._network,
+            self._images,
+            targets,
+            config,
+            self._compute,
+            self._config.seed,
+            left_out=left_out,
+            views=views,
+        )
         for step in refinement.steps():
             self._on_progress(Progress("refine", step.index, step.total))
             self._on_step(step, refinement)

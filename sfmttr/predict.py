@@ -32,9 +32,9 @@ def predict_maps(
     maps = []
     for i in range(len(images)):
         on_progress(Progress(stage, i, len(images)))
-        image = images[i : i + 1].to(compute.device, memory_format=network.preferred_memory_format)
+        image = network.with_neighbours(images, i).to(compute.device, memory_format=network.preferred_memory_format)
         with compute.autocast():
-            maps.append(network(image)[0, 0].float().cpu().numpy())
+            maps.append(network.picture_depth(image)[0, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))
     result = np.stack(maps)
     if not (np.isfinite(result).all() and (result > 0).all()):

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfmttr.config import LossForm, RefineConfig, Schedule, Trained
+from sfmttr.config import LossForm, Objective, RefineConfig, Schedule, Trained
 from sfmttr.device import Compute
 from sfmttr.errors import AlignmentError, NetworkError
-from sfmttr.geometry import sample
+from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
+from sfmttr.photometric import PhotometricLoss, TargetView
 from sfmttr.targets import FrameTargets, Targets
 
 
@@ -123,12 +124,23 @@ def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
 class Refinement:
     """One refinement of a copy of `network` on `images`.
 
-    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. Raises `AlignmentError` when
-    there is nothing to train on, or nothing to validate with.
+    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. No pixel of the frames that are
+    `left_out` is looked at. `views`, by frame, are what photometric objectives take beside `targets`; whatever the
+    objective, validation points choose the best step. Raises `AlignmentError` when there is nothing to train on, or
+    nothing to validate with.
     """
 
     def __init__(
-        self, network: DepthNetwork, images: Tensor, targets: Targets, config: RefineConfig, compute: Compute, seed: int
+        self,
+        network: DepthNetwork,
+        images: Tensor,
+        targets: Targets,
+        config: RefineConfig,
+        compute: Compute,
+        seed: int,
+        *,
+        left_out: Collection[int] = (),
+        views: Mapping[int, TargetView] | None = None,
     ) -> None:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
@@ -139,11 +151,14 @@ class Refinement:
         # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
-        self._train = [_DeviceTargets.of(t, compute.device) for t in targets.train]
+        self._left_out = frozenset(left_out)
+        self._photometric = self._photometric_loss(network, config, views)
+        self._train = [_DeviceTargets.of(t, compute.device) for t in self._taught(targets.train, config)]
         every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
         moving = trained_parameters(network, config.trained)
-        self._early_is_fixed = moving.keys().isdisjoint(dict(network.early_parameters()))
+        early = dict(network.early_parameters())
+        self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
         self._config = affordable(config, network) if self._early_is_fixed else config
         self._features: dict[int, tuple[Tensor, ...]] = {}
         self._original = state_dict_cpu(network)
@@ -193,6 +208,26 @@ class Refinement:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
         return self._predict(frame)[0].float().cpu().numpy()
 
+    def _photometric_loss(
+        self, network: DepthNetwork, config: RefineConfig, views: Mapping[int, TargetView] | None
+    ) -> PhotometricLoss | None:
+        if config.objective is Objective.SFM:
+            return None
+        if views is None:
+            raise ValueError(f"objective {config.objective} needs views")
+        hw = (self._images.shape[-2], self._images.shape[-1])
+        believed = network.sees(grid_from_pixels(pixel_centres(hw), hw), hw).reshape(hw)
+        return PhotometricLoss(self._images, views, config.photometric, believed)
+
+    def _taught(self, targets: tuple[FrameTargets, ...], config: RefineConfig) -> list[FrameTargets]:
+        """The frames that the objective says something of."""
+        if self._photometric is None or config.objective is not Objective.PHOTOMETRIC:
+            return list(targets)
+        chosen = [each for each in targets if each.frame in self._photometric.frames]
+        if not chosen:
+            raise AlignmentError("No frame that is trained on can be compared with another; use objective sfm.")
+        return chosen
+
     def _shuffled_frames(self) -> Iterator[_DeviceTargets]:
         while True:
             for i in self._rng.permutation(len(self._train)):
@@ -201,20 +236,31 @@ class Refinement:
     def _predict(self, frame: int) -> Tensor:
         """(1, h', w') depth of one frame."""
         with self._compute.autocast():
-            if self._early_is_fixed:
-                return self._network.depth_from_early(*self._early_features(frame))[0]
-            return self._network(self._images[frame : frame + 1])[0]
+            if not self._early_is_fixed:
+                return self._network.picture_depth(self._input(frame))[0]
+            depth = self._network.depth_from_early(*self._early_features(frame))
+            return self._network.uncrop(depth, (self._images.shape[-2], self._images.shape[-1]))[0]
+
+    def _input(self, frame: int) -> Tensor:
+        return self._network.with_neighbours(self._images, frame, self._left_out)
 
     def _early_features(self, frame: int) -> tuple[Tensor, ...]:
         """What the part that does not move says of a frame: computed when it is first asked for, then kept."""
         if frame not in self._features:
             with torch.no_grad():  # not inference_mode: training differentiates through what comes after
-                self._features[frame] = self._network.early_features(self._images[frame : frame + 1])
+                self._features[frame] = self._network.early_features(self._network.crop(self._input(frame)))
         return self._features[frame]
 
     def _loss(self, targets: _DeviceTargets) -> Tensor:
-        depth = sample(self._predict(targets.frame).float(), targets.grid, mode=self._config.sampling)[0]
-        return point_loss(depth, targets.reference, targets.weight, self._config.loss)
+        config, depth = self._config, self._predict(targets.frame).float()
+        looks = depth.new_zeros(())
+        if self._photometric is not None and targets.frame in self._photometric.frames:
+            looks = self._photometric(targets.frame, depth)
+        if config.objective is Objective.PHOTOMETRIC:
+            return looks
+        at_points = sample(depth, targets.grid, mode=config.sampling)[0]
+        loss = point_loss(at_points, targets.reference, targets.weight, config.loss)
+        return loss if self._photometric is None else loss + config.photometric.share_of_both * looks
 
     def _check(self, index: int) -> float:
         error = self._validation_error(1.0)

@@ -29,6 +29,7 @@ def build_report(result: RunResult) -> dict[str, Any]:
         "network": result.config.network,
         "kind": result.kind,
         "preset": result.config.preset,
+        "objective": result.config.objective,
         "seed": result.config.seed,
         "frames": {
             "count": len(result.frames),

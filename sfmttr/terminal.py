@@ -31,6 +31,7 @@ TITLES = {
     "a3": "d3",
 }
 STAGES = {
+    "drives": "KITTI",
     "weights": "fetching weights",
     "frames": "choosing frames",
     "sfm": "structure-from-motion",

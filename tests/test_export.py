@@ -211,10 +211,12 @@ def test_compare_refuses_what_is_no_depth(run: FinishedRun, copied: Path) -> Non
     assert held_out is not None
 
     class Wrong:
+        neighbours = ()
+
         def __init__(self, kind: DepthKind, value: float) -> None:
             self.kind, self.value = kind, value
 
-        def predict(self, rgb: np.ndarray) -> np.ndarray:
+        def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
             return np.full(rgb.shape[:2], self.value, np.float32)
 
     for kind, value, error in (
@@ -250,7 +252,7 @@ def test_int8_is_eight_bits_but_for_both_ends(exported: Exported, report: dict[s
 
 def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun) -> None:
     model = onnx.load(exported.export / "depth-fp32.onnx")
-    quantizer = Int8Quantizer(model, [run.frames.read(i).rgb for i in (0, 4)])
+    quantizer = Int8Quantizer(model, [{spec.INPUT: run.frames.read(i).rgb} for i in (0, 4)])
     assert quantizer.always_float == ("encoder.0", "head")
     assert quantizer.layers == ("encoder.3", "encoder.6", "decoder.1")
     errors = quantizer.layer_errors()

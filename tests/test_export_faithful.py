@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from export import check, diagnose, spec, to_onnx
 from export.errors import ExportError, UnfaithfulExportError
+from export.kit import build_kit
 from export.pipeline import ExportConfig, export_run
 from export.run import FinishedRun
 from export.runtime import OnnxDepth
@@ -48,6 +50,22 @@ class OtherOperator(TinyNetwork):
     @staticmethod
     def _wrong(_module: object, _inputs: object, output: Tensor) -> Tensor:
         return 1.02 * output if torch.compiler.is_compiling() else output
+
+
+class SeesBefore(TinyNetwork):
+    """Depth of a frame, and a little of the one before it; looks at the left three quarters alone."""
+
+    neighbours = (-1,)
+
+    def forward(self, image: Tensor) -> Tensor:
+        current, previous = image.split(3, dim=1)
+        return super().forward(current) + 0.1 * super().forward(previous)
+
+    def crop(self, image: Tensor) -> Tensor:
+        return image[..., :120] if image.shape[-1] == 160 else image
+
+    def uncrop(self, depth: Tensor, hw: HW) -> Tensor:
+        return functional.pad(depth, (0, 10, 0, 0), mode="replicate") if hw[1] == 160 else depth
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +145,54 @@ def test_a_file_that_was_there_before_stays(run_of: RunOf) -> None:
         export_run(run)
     assert [path.name for path in (run / "export").iterdir()] == ["depth-fp32.onnx"]
     assert (run / "export" / "depth-fp32.onnx").read_bytes() == b"of yesterday"
+
+
+# --------------------------------------------------------------- more than one picture, and parts of them
+
+
+def test_a_network_that_sees_the_frame_before_takes_two_pictures(run_of: RunOf, tmp_path: Path) -> None:
+    run = run_of(SeesBefore)
+    report = export_run(run, config=ExportConfig(core=True))
+    assert report.variants[Variant.FP32].max_relative < 1e-4
+    assert report.core is not None
+    core = onnx.load(run / "export" / spec.CORE_FILE)
+    assert [value.name for value in core.graph.input] == ["image", "previous"]
+    network = SeesBefore().eval()
+    network.load_state_dict(FinishedRun.read(run).refined_network().state_dict())
+    frames = FinishedRun.read(run).frames
+    now, before = frames.read(5).rgb, frames.read(4).rgb
+    exact = TorchPredictor(network, network.working_hw(frames.hw))
+    for variant in Variant:
+        predictor = OnnxDepth(run / "export" / spec.file_name(variant))
+        assert predictor.neighbours == (-1,)
+        tolerance = spec.TOLERANCES[variant].mean_relative
+        for given in ((before,), ()):
+            expected = exact.predict(now, *given)
+            assert np.mean(np.abs(predictor.predict(now, *given) / expected - 1)) < tolerance
+        assert np.abs(predictor.predict(now, before) - predictor.predict(now)).max() > 0
+    kit = build_kit(run, run / "export", tmp_path / "kit.zip")
+    with zipfile.ZipFile(kit) as archive:
+        assert "`previous`: frames beside the picture" in archive.read("README.md").decode()
+
+
+def test_neighbours_have_to_be_like_the_picture(run_of: RunOf) -> None:
+    run = run_of(SeesBefore)
+    export_run(run, config=ExportConfig(variants=(Variant.FP32,)))
+    predictor = OnnxDepth(run / "export" / spec.file_name(Variant.FP32))
+    rgb = np.zeros((60, 80, 3), np.uint8)
+    with pytest.raises(ValueError, match="neighbour of size"):
+        predictor.predict(rgb, rgb[:40])
+    with pytest.raises(ValueError, match="expected 1 neighbours, got 2"):
+        predictor.predict(rgb, rgb, rgb)
+    with pytest.raises(ValueError, match="uint8"):
+        predictor.predict(rgb, rgb.astype(np.float32))
+    with pytest.raises(ValueError, match="expected 1 neighbours"):
+        TorchPredictor(SeesBefore()).predict(rgb, rgb, rgb)
+
+
+def test_names_of_inputs() -> None:
+    assert spec.input_names(()) == ("image",)
+    assert spec.input_names((-1, 1, -2)) == ("image", "previous", "next", "frame-2")
 
 
 # ------------------------------------------------------------------------------- the check itself

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sfmttr import networks
 from sfmttr.errors import NetworkError, WeightsError
+from sfmttr.networks import monodepth
+from sfmttr.networks.adabins import AdaBins
 from sfmttr.networks.base import DepthNetwork, TorchPredictor, resize_depth, resize_image, state_dict_cpu
 from sfmttr.networks.meter import Meter, positive
 from sfmttr.networks.registry import entry
@@ -27,13 +31,40 @@ from sfmttr.types import DepthKind
 from tests.data_paths import data_root, existing, parity_root, weights_root
 
 every_network = pytest.mark.parametrize("name", networks.names())
+LARGE = 5_000_000
+"""Parameters from which on a network is tested on pictures of few pixels, and mostly in the slow set."""
+KITTI_SIZES = ((370, 1224), (370, 1226), (374, 1238), (375, 1242), (376, 1241))
 SIZES = {"street": (375, 1242), "odd": (97, 131), "tall": (640, 361), "tiny": (1, 1), "panorama": (20, 110)}
 
 
-@pytest.fixture(scope="module", params=networks.names())
-def network(request: pytest.FixtureRequest) -> DepthNetwork:
+def is_large(name: str) -> bool:
+    return entry(name).parameters >= LARGE
+
+
+def with_marks(name: str) -> ParameterSet:
+    return pytest.param(name, marks=[pytest.mark.slow] if is_large(name) else [])
+
+
+def small(network: DepthNetwork, patch: pytest.MonkeyPatch) -> DepthNetwork:
+    """`network`, working on as few pixels as it can, if it is large."""
+    if isinstance(network, AdaBins):
+        network.domain = replace(network.domain, cells=132)
+    elif is_large(network.info.name):
+        patch.setattr(monodepth, "WORKING_AREA", 80 * 200)
+    return network
+
+
+@pytest.fixture(scope="module", params=[with_marks(name) for name in networks.names()])
+def network(request: pytest.FixtureRequest) -> Iterator[DepthNetwork]:
     torch.manual_seed(0)
-    return networks.build(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        yield small(networks.build(request.param), patch)
+
+
+def input_of(network: DepthNetwork, hw: tuple[int, int], seed: int = 0) -> Tensor:
+    """What goes into `network` for a picture of noise, whose neighbours are other noise."""
+    count = 1 + len(network.neighbours)
+    return torch.cat([network.prepare(image_of(hw, seed + 10 * i)) for i in range(count)], dim=1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,10 +85,10 @@ def image_of(hw: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("hw", SIZES.values(), ids=SIZES)
 def test_output_is_positive_and_finite_at_any_size(network: DepthNetwork, hw: tuple[int, int]) -> None:
-    image = network.prepare(image_of(hw))
-    assert image.shape == (1, 3, *network.working_hw(hw))
+    assert network.prepare(image_of(hw)).shape == (1, 3, *network.working_hw(hw))
+    image = input_of(network, hw)
     with torch.inference_mode():
-        output = network(image)
+        output = network.picture_depth(image)
     assert output.shape[:2] == (1, 1)
     assert torch.isfinite(output).all()
     assert (output > 0).all()
@@ -76,12 +107,13 @@ def test_predictor_gives_depth_at_image_size(network: DepthNetwork) -> None:
 def test_predictor_takes_a_working_size(network: DepthNetwork) -> None:
     rgb, hw = image_of((97, 131)), network.working_hw((120, 90))
     with torch.inference_mode():
-        own = resize_depth(network(resize_image(network.prepare(rgb, (97, 131)), hw)), (97, 131))
+        image = resize_image(network.prepare(rgb, (97, 131)), hw).repeat(1, 1 + len(network.neighbours), 1, 1)
+        own = resize_depth(network.picture_depth(image), (97, 131))
     np.testing.assert_array_equal(TorchPredictor(network, hw).predict(rgb), own[0, 0])
 
 
 def test_a_batch_is_its_images(network: DepthNetwork) -> None:
-    one, other = (network.prepare(image_of((60, 90), seed)) for seed in (1, 2))
+    one, other = (input_of(network, (60, 90), seed) for seed in (1, 2))
     with torch.inference_mode():
         together, apart = network(torch.cat((one, other))), torch.cat((network(one), network(other)))
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
@@ -90,7 +122,7 @@ def test_a_batch_is_its_images(network: DepthNetwork) -> None:
 def test_gradient_reaches_every_encoder_parameter(network: DepthNetwork) -> None:
     statistics = {name: value.clone() for name, value in network.named_buffers()}
     network.zero_grad()
-    network(network.prepare(image_of((60, 90)))).log().mean().backward()
+    network(input_of(network, (60, 90))).log().mean().backward()
     encoder = dict(network.encoder_parameters())
     assert encoder
     assert encoder.keys() <= network.state_dict().keys()
@@ -106,14 +138,14 @@ def test_training_graph_agrees_with_inference(network: DepthNetwork) -> None:
     for name, value in network.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 1.5)
-    image = network.prepare(image_of((60, 90)))
+    image = input_of(network, (60, 90))
     with torch.no_grad():
         expected = network(image)
     torch.testing.assert_close(network(image).detach(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_preferred_memory_format_changes_nothing(network: DepthNetwork) -> None:
-    image = network.prepare(image_of((60, 90)))
+    image = input_of(network, (60, 90))
     layout = network.preferred_memory_format
     with torch.inference_mode():
         expected = network(image)
@@ -185,6 +217,17 @@ def test_refined_weights_of_another_network_do_not_load(tmp_path: Path) -> None:
         ("rt-monodepth-s", (480, 640), (480, 640)),
         ("rt-monodepth-s", (1920, 1080), (640, 352)),
         ("rt-monodepth-s", (10, 9000), (32, 640)),
+        *((name, (h, w), (320, 1024)) for name in ("manydepth", "cadepth", "diffnet") for h, w in KITTI_SIZES),
+        ("diffnet", (480, 640), (480, 640)),
+        ("diffnet", (1920, 1080), (736, 416)),
+        ("diffnet", (10, 9000), (64, 1280)),
+        *(("adabins", size, size) for size in KITTI_SIZES),
+        ("adabins", (374, 1242), (352, 1184)),
+        ("adabins", (1080, 1920), (480, 864)),
+        ("adabins", (10, 9000), (128, 1920)),
+        ("adabins", (1, 1), (640, 640)),
+        ("adabins-nyu", (480, 640), (480, 640)),
+        ("adabins-nyu", (375, 1242), (320, 1056)),
     ],
 )
 def test_working_size(name: str, hw: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -224,7 +267,7 @@ def frame(hw: tuple[int, int]) -> Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
-def generated(name: str, shape: list[int]) -> Tensor:
+def generated(name: str, shape: list[int], gain: float = 1.0) -> Tensor:
     """A weight as a function of its name (parity README)."""
     values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
     if name.endswith("num_batches_tracked"):
@@ -234,7 +277,7 @@ def generated(name: str, shape: list[int]) -> Tensor:
     elif name.endswith("running_mean"):
         values = 0.1 * values
     elif len(shape) > 1:
-        values = values * np.sqrt(1.0 / np.prod(shape[1:]))
+        values = values * np.sqrt(gain / np.prod(shape[1:]))
     else:
         values = 1 + 0.1 * values if name.endswith("weight") else 0.05 * values
     return torch.from_numpy(values.astype(np.float32))
@@ -305,7 +348,16 @@ def test_nyu_weights_see_a_room() -> None:
     assert 0.4 < np.median(scales) < 2.5
 
 
-@pytest.mark.parametrize("name", networks.names())
+WITH_EARLY_PART = [name for name in networks.names() if not is_large(name)]
+
+
+@pytest.mark.parametrize("name", [name for name in networks.names() if is_large(name)])
+def test_large_networks_keep_no_early_features(name: str) -> None:
+    """They would take gigabytes for a clip."""
+    assert list(networks.build(name).early_parameters()) == []
+
+
+@pytest.mark.parametrize("name", WITH_EARLY_PART)
 def test_early_and_late_part_are_the_network(name: str) -> None:
     network = networks.build(name)
     image = torch.rand(1, 3, *network.working_hw((120, 160)), generator=torch.Generator().manual_seed(0))
@@ -313,7 +365,7 @@ def test_early_and_late_part_are_the_network(name: str) -> None:
         assert torch.equal(network.depth_from_early(*network.early_features(image)), network(image))
 
 
-@pytest.mark.parametrize("name", networks.names())
+@pytest.mark.parametrize("name", WITH_EARLY_PART)
 def test_early_parameters_are_those_that_early_features_use(name: str) -> None:
     network = networks.build(name)
     early, encoder = dict(network.early_parameters()), dict(network.encoder_parameters())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import pickle
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from sfmttr.errors import Cancelled, WeightsError
+from sfmttr.networks import weights
 from sfmttr.networks.weights import (
     WeightFile,
     apply_state,
@@ -30,17 +33,36 @@ CONTENT = bytes(range(256)) * 1024
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+def zipped(**files: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/") + ".pth", content)
+        archive.writestr("../outside.txt", b"not wanted")
+    return stream.getvalue()
+
+
+ANSWERS = {
+    "/good": CONTENT,
+    "/short": CONTENT[:100_000],
+    "/parts.zip": zipped(HR__encoder=b"encoder", HR__depth=b"depth", **{"..__..__outside": b"escaped"}),
+    "/other.zip": zipped(HR__pose=b"pose"),
+    "/damaged.zip": zipped(HR__encoder=b"encoder")[:60],
+}
+
+
 class Handler(BaseHTTPRequestHandler):
-    """/good gives `CONTENT`, /short ends early, anything else is not there."""
+    """Gives `ANSWERS`; /short ends early, anything else is not there."""
 
     def do_GET(self) -> None:
-        if self.path not in ("/good", "/short"):
+        if self.path not in ANSWERS:
             self.send_error(404)
             return
+        content = ANSWERS[self.path]
         self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        self.send_header("Content-Length", str(len(CONTENT if self.path == "/short" else content)))
         self.end_headers()
-        self.wfile.write(CONTENT if self.path == "/good" else CONTENT[:100_000])
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -158,6 +180,44 @@ def test_unverified_download_is_said(server: str, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         fetch(file_at(f"{server}/good", None))
     assert "unverified" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------- archives
+
+
+def part_of(url: str, part: str = "encoder") -> WeightFile:
+    return WeightFile(f"net_HR/{part}.pth", None, None, "https://example.org/net", archive=url)
+
+
+def test_archive_is_fetched_once_for_all_its_parts(server: str, tmp_path: Path) -> None:
+    encoder = fetch(part_of(f"{server}/parts.zip"))
+    assert encoder == weights_folder() / "net_HR" / "encoder.pth"
+    assert encoder.read_bytes() == b"encoder"
+    depth = fetch(part_of("http://127.0.0.1:1/nowhere.zip", "depth"))
+    assert depth.read_bytes() == b"depth"
+    kept = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    folder = "cache/weights/net_HR"
+    assert kept == [f"{folder}/depth.pth", f"{folder}/encoder.pth", f"{folder}/outside.pth"]
+
+
+@pytest.mark.parametrize("name", ["other.zip", "damaged.zip", "good", "nowhere.zip"])
+def test_archive_without_the_file_leaves_no_half_of_it(server: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"net_HR/encoder\.pth could not be downloaded.*https://example\.org/net"):
+        fetch(part_of(f"{server}/{name}"))
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"pose.pth", "outside.pth"}
+
+
+def test_archive_that_would_fill_the_disk_is_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_MOST_UNPACKED_BYTES", 5)
+    with pytest.raises(WeightsError, match="more than networks have"):
+        fetch(part_of(f"{server}/parts.zip"))
+
+
+def test_what_a_person_has_to_do_is_said(tmp_path: Path) -> None:
+    file = WeightFile("net.pth", None, None, "https://example.org", how="open https://drive.example.org, download net")
+    with pytest.raises(WeightsError, match=r"open https://drive\.example\.org, download net and put it into .*given"):
+        fetch(file, tmp_path / "given")
 
 
 # ------------------------------------------------------------------------------------------- read

@@ -110,6 +110,8 @@ class Source:
     """Of its results, without suffix."""
     read: Callable[[], np.ndarray]
     """Gives (H, W, 3) uint8 RGB, or raises InferError."""
+    follows: bool = False
+    """The source before it is the frame before it."""
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -141,8 +143,8 @@ def pictures_in(path: Path) -> list[Path]:
     return found
 
 
-def sources_of(inputs: Sequence[Path]) -> Iterator[Source]:
-    """Pictures of all `inputs`; the frames of videos are numbered."""
+def sources_of(inputs: Sequence[Path], sequence: bool = False) -> Iterator[Source]:
+    """Pictures of all `inputs`; the frames of videos are numbered. `sequence`: pictures follow each other, too."""
     paths = [picture for path in inputs for picture in pictures_in(path)]
     named: dict[str, Path] = {}
     for path in paths:
@@ -154,7 +156,7 @@ def sources_of(inputs: Sequence[Path]) -> Iterator[Source]:
         if path.suffix.lower() in VIDEOS:
             yield from frames_of(str(path), f"{path.stem}-")
         else:
-            yield Source(path.stem, partial(read_picture, path))
+            yield Source(path.stem, partial(read_picture, path), sequence)
 
 
 def import_opencv() -> Any:
@@ -182,7 +184,7 @@ def frames_of(device: int | str, prefix: str) -> Iterator[Source]:
             if not there:
                 break
             rgb = np.ascontiguousarray(bgr[:, :, ::-1])
-            yield Source(f"{prefix}{number:06d}", partial(np.asarray, rgb))
+            yield Source(f"{prefix}{number:06d}", partial(np.asarray, rgb), number > 0)
             number += 1
         if not number:
             raise InferError(f"{device} gave no frame")
@@ -308,9 +310,16 @@ class Tally:
             print(f"\r{self.done} done, {rate:.1f} a second", end="", file=sys.stderr)
 
 
+def beside(network: OnnxDepth, rgb: np.ndarray, before: np.ndarray | None) -> list[np.ndarray]:
+    """The neighbours of a picture that the network sees: the frame before it where there is one, else itself."""
+    there = before is not None and before.shape == rgb.shape
+    return [before if offset < 0 and there else rgb for offset in network.neighbours]  # type: ignore[misc]
+
+
 def run(network: OnnxDepth, sources: Iterator[Source], writer: Writer, show: Callable[[np.ndarray], bool]) -> Tally:
     """Depth of every source. `show` gets each depth in colours and says whether to go on."""
     tally = Tally()
+    before: np.ndarray | None = None
     waiting: deque[Future[None]] = deque()
 
     def finish(most: int) -> None:
@@ -328,9 +337,11 @@ def run(network: OnnxDepth, sources: Iterator[Source], writer: Writer, show: Cal
                 rgb = source.read()
             except InferError as error:
                 tally.fail(error)
+                before = None
                 continue
             start = time.perf_counter()
-            depth = network.predict(rgb)
+            depth = network.predict(rgb, *beside(network, rgb, before if source.follows else None))
+            before = rgb
             tally.network_s += time.perf_counter() - start
             waiting.append(pool.submit(writer.write, source.name, depth))
             finish(MOST_WAITING)
@@ -364,6 +375,7 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="infer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="picture, folder of pictures, or video")
+    parser.add_argument("--sequence", action="store_true", help="pictures are frames of one video, in their order")
     parser.add_argument("--webcam", type=int, nargs="?", const=0, metavar="N", help="frames of camera N (default: 0)")
     parser.add_argument("--check", action="store_true", help="only check depth of the stored frame")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
@@ -418,7 +430,11 @@ def infer(options: argparse.Namespace) -> int:
     software = f"sfmttr {kit.content['sfmttr']}"
     writer = Writer(options.out, options.formats, network.kind, network.unit, steps, range_, software)
     show = window(range_) if options.show else lambda depth: True
-    sources = frames_of(options.webcam, "camera-") if options.webcam is not None else sources_of(options.inputs)
+    sources = (
+        frames_of(options.webcam, "camera-")
+        if options.webcam is not None
+        else sources_of(options.inputs, options.sequence)
+    )
     tally = run(network, sources, writer, show)
     each = 1000 * tally.network_s / max(tally.done + tally.failed, 1)
     what = f"{counted(tally.done)}, depth in {network.unit}, {each:.0f} ms each on {network.provider}"

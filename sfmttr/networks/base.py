@@ -7,7 +7,7 @@ are the encoder's. Nothing outside `sfmttr/networks/` may ask for a network's na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,18 +17,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfmttr.networks.info import NetworkInfo as NetworkInfo
-from sfmttr.types import HW, DepthKind
+from sfmttr.types import HW, DepthKind, FrameSet
 
 
 class DepthNetwork(nn.Module, ABC):
-    """A single-view depth network.
+    """A depth network.
 
     `forward` is the pure graph that is trained and exported: RGB (B, 3, h, w) in [0, 1] at working size (normalised
     inside) -> (B, 1, h', w') in the network's own unit: metres for `METRIC`, positive network units for
     `SCALE_INVARIANT`, inverse depth for `AFFINE_DISPARITY`. h' and w' may be a fraction of h and w.
+
+    Where a network sees `neighbours` of a frame, its input carries them: (B, 3 + 3 K, h, w), the frame first.
+    `with_neighbours` makes that of a clip. Where it looks at a part of the picture alone, `crop` cuts that out and
+    `uncrop` makes depth of the whole picture again; `picture_depth` is all three, and what everyone but an exporter
+    calls.
     """
 
     info: NetworkInfo
+
+    neighbours: tuple[int, ...] = ()
+    """Frames that the network sees beside the one that it gives depth of, relative to that: (-1,) is the one before."""
 
     preferred_memory_format: torch.memory_format = torch.contiguous_format
     """What training on a CPU is fastest in: pass it to `network.to(memory_format=...)` and to the images'. Values are
@@ -43,6 +51,32 @@ class DepthNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor: ...
+
+    def with_neighbours(self, images: Tensor, frame: int, left_out: Collection[int] = ()) -> Tensor:
+        """What goes in for one frame of a clip (N, 3, h, w): (1, 3 + 3 K, h, w).
+
+        Beyond the clip's ends, and where the neighbour is one of those `left_out`, a frame is its own neighbour.
+        """
+        places = (frame + offset for offset in self.neighbours)
+        chosen = [frame, *(i if 0 <= i < len(images) and i not in left_out else frame for i in places)]
+        return torch.cat([images[i : i + 1] for i in chosen], dim=1)
+
+    def crop(self, image: Tensor) -> Tensor:
+        """The part of pictures (B, C, h, w) at working size that `forward` takes; mostly all of it."""
+        return image
+
+    def uncrop(self, depth: Tensor, hw: HW) -> Tensor:
+        """`forward`'s depth of that part (B, 1, h', w') as depth of the whole picture, whose working size is `hw`."""
+        return depth
+
+    def sees(self, grid: np.ndarray, hw: HW) -> np.ndarray:
+        """(...) bool: which places `grid` (..., 2), in [-1, 1] as `geometry.sample` has it, `crop` leaves in a picture
+        of size `hw`. Depth elsewhere is made up from what is near, and has nothing to learn."""
+        return np.ones(grid.shape[:-1], bool)
+
+    def picture_depth(self, image: Tensor) -> Tensor:
+        """(B, 1, h', w'): depth of whole pictures (B, 3 + 3 K, h, w) at working size."""
+        return self.uncrop(self(self.crop(image)), (image.shape[-2], image.shape[-1]))
 
     @abstractmethod
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -98,13 +132,38 @@ class DepthPredictor(Protocol):
     """What torch networks and exported ones have in common."""
 
     @property
+    def neighbours(self) -> tuple[int, ...]:
+        """As `DepthNetwork.neighbours`."""
+        ...
+
+    @property
     def kind(self) -> str:
         """A `DepthKind`, or its value where this package is not at hand."""
         ...
 
-    def predict(self, rgb: np.ndarray) -> np.ndarray:
-        """Depth (H, W) float32, of this kind, of an image (H, W, 3) uint8."""
+    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
+        """Depth (H, W) float32, of this kind, of an image (H, W, 3) uint8, given its neighbours of the same size.
+
+        Without them the image is its own neighbour.
+        """
         ...
+
+
+def neighbours_of(predictor: DepthPredictor, frames: FrameSet, frame: int) -> list[np.ndarray]:
+    """The pictures that `predict` takes beside that of `frame`; beyond the clip's ends, the frame itself."""
+    places = (frame + offset for offset in predictor.neighbours)
+    return [frames.read(i if 0 <= i < len(frames) else frame).rgb for i in places]
+
+
+def beside(rgb: np.ndarray, neighbours: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """An image and its `count` neighbours: those given, or the image itself when none are.
+
+    Raises ValueError for another number of them, or other sizes.
+    """
+    pictures = [rgb, *(neighbours or [rgb] * count)]
+    if len(pictures) != 1 + count or any(picture.shape != rgb.shape for picture in pictures):
+        raise ValueError(f"expected {count} neighbours of size {rgb.shape}, got {[p.shape for p in pictures[1:]]}")
+    return pictures
 
 
 @dataclass(frozen=True)
@@ -119,10 +178,16 @@ class TorchPredictor:
     def kind(self) -> DepthKind:
         return self.network.info.kind
 
+    @property
+    def neighbours(self) -> tuple[int, ...]:
+        return self.network.neighbours
+
     @torch.inference_mode()
-    def predict(self, rgb: np.ndarray) -> np.ndarray:
+    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
         device = next(self.network.parameters()).device
-        output = self.network.eval()(self.network.prepare(rgb, self.working_hw).to(device)).float()
+        pictures = beside(rgb, neighbours, len(self.network.neighbours))
+        image = torch.cat([self.network.prepare(picture, self.working_hw) for picture in pictures], dim=1)
+        output = self.network.eval().picture_depth(image.to(device)).float()
         return resize_depth(output, (rgb.shape[0], rgb.shape[1]))[0, 0].cpu().numpy()
 
 

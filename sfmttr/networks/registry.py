@@ -102,6 +102,115 @@ def _rt_monodepth_s() -> NetworkEntry:
     return NetworkEntry(info, 1_235_027, files, build)
 
 
+# ------------------------------------------------------------------------- the paper's four networks
+
+
+def _parts(folder: str, unpacked: str, parts: tuple[str, ...], page: str, **where: str) -> tuple[WeightFile, ...]:
+    """One file for each part, in a folder of our name, or of the name that the authors' archive gives it."""
+    return tuple(
+        WeightFile(f"{folder}/{part}.pth", None, None, page, (f"{unpacked}/{part}.pth",), **where)  # type: ignore[arg-type]
+        for part in parts
+    )
+
+
+def _drive(link: str, page: str, what: str) -> str:
+    """What a person has to do where authors publish on Google Drive, which has no address to fetch files from."""
+    return f"open {link} (from {page}) in a browser, download {what}"
+
+
+_ADABINS_PAGE = "https://github.com/shariqfarooq123/AdaBins"
+_ADABINS_DRIVE = "https://drive.google.com/drive/folders/1nYyaQXOBjNdUJDsmJpcRpu6oE55aQoLA"
+_ADABINS_TRAINED = {"kitti": "outdoors from a car (KITTI)", "nyu": "indoors (NYU Depth v2)"}
+
+
+def _adabins(name: str, domain: str) -> NetworkEntry:
+    def build(info: NetworkInfo) -> DepthNetwork:
+        from sfmttr.networks import adabins
+
+        return adabins.build(info, domain)
+
+    info = NetworkInfo(
+        name,
+        DepthKind.METRIC,
+        "GPL-3.0 (authors' repository)",
+        _ADABINS_PAGE,
+        f"AdaBins, supervised with measured depth {_ADABINS_TRAINED[domain]}; large",
+    )
+    file_name = f"AdaBins_{domain}.pt"
+    how = _drive(_ADABINS_DRIVE, _ADABINS_PAGE, file_name)
+    file = WeightFile(file_name, None, None, _ADABINS_PAGE, (f"pretrained/{file_name}",), how=how)
+    return NetworkEntry(info, 78_253_232, (file,), build)
+
+
+_MANYDEPTH_PAGE = "https://github.com/nianticlabs/manydepth"
+_MANYDEPTH_ZIP = "https://storage.googleapis.com/niantic-lon-static/research/manydepth/models/KITTI_HR.zip"
+
+
+def _manydepth() -> NetworkEntry:
+    def build(info: NetworkInfo) -> DepthNetwork:
+        from sfmttr.networks import manydepth
+
+        return manydepth.build(info)
+
+    info = NetworkInfo(
+        "manydepth",
+        DepthKind.SCALE_INVARIANT,
+        "ManyDepth License: non-commercial use only",
+        _MANYDEPTH_PAGE,
+        "ManyDepth (KITTI_HR), self-supervised on videos from a car; sees the frame before, too",
+        copyright="Copyright © Niantic, Inc. 2021. Patent Pending. All rights reserved.",
+    )
+    parts = ("encoder", "depth", "pose_encoder", "pose")
+    files = _parts("manydepth_KITTI_HR", "KITTI_HR", parts, _MANYDEPTH_PAGE, archive=_MANYDEPTH_ZIP)
+    return NetworkEntry(info, 26_921_952, files, build)
+
+
+_CADEPTH_PAGE = "https://github.com/kamiLight/CADepth-master"
+_CADEPTH_DRIVE = "https://drive.google.com/open?id=100m6JHvxEcsCmHhZkQw8_wW8KXqiPSfp"
+
+
+def _cadepth() -> NetworkEntry:
+    def build(info: NetworkInfo) -> DepthNetwork:
+        from sfmttr.networks import cadepth
+
+        return cadepth.build(info)
+
+    info = NetworkInfo(
+        "cadepth",
+        DepthKind.SCALE_INVARIANT,
+        "authors' LICENSE (builds on Monodepth2: non-commercial)",
+        _CADEPTH_PAGE,
+        "CADepth (M_1024x320), self-supervised on videos from a car (KITTI)",
+    )
+    how = _drive(_CADEPTH_DRIVE, _CADEPTH_PAGE, "M_1024x320, unpack encoder.pth and depth.pth as cadepth_M_1024x320/")
+    files = _parts("cadepth_M_1024x320", "M_1024x320", ("encoder", "depth"), _CADEPTH_PAGE, how=how)
+    return NetworkEntry(info, 56_292_484, files, build)
+
+
+_DIFFNET_PAGE = "https://github.com/brandleyzhou/DIFFNet"
+_DIFFNET_DRIVE = "https://drive.google.com/file/d/1SuyBMS3ZLYuZwgyGSpmNrag7ESjRUC52/view"
+
+
+def _diffnet() -> NetworkEntry:
+    def build(info: NetworkInfo) -> DepthNetwork:
+        from sfmttr.networks import diffnet
+
+        return diffnet.build(info)
+
+    info = NetworkInfo(
+        "diffnet",
+        DepthKind.SCALE_INVARIANT,
+        "none stated (builds on Monodepth2: non-commercial)",
+        _DIFFNET_PAGE,
+        "DIFFNet (1024x320), self-supervised on videos from a car (KITTI)",
+    )
+    how = _drive(_DIFFNET_DRIVE, _DIFFNET_PAGE, "1024x320, unpack encoder.pth and depth.pth as diffnet_1024x320/")
+    files = _parts("diffnet_1024x320", "diffnet/diffnet_1024x320", ("encoder", "depth"), _DIFFNET_PAGE, how=how)
+    return NetworkEntry(info, 10_869_100, files, build)
+
+
+# ------------------------------------------------------------------------------------------ all of them
+
 _BUNDLED_SHA256 = "0dddd1d461f8f2b2e970a72e5aa338b38af038299e3ff87ad572c6870ed234d8"
 
 
@@ -128,6 +237,11 @@ _ENTRIES = {
         _bundled(),
         *(_meter(size, domain) for size in _METER_SIZES for domain in _METER_TRAINED),
         _rt_monodepth_s(),
+        _adabins("adabins", "kitti"),
+        _adabins("adabins-nyu", "nyu"),
+        _manydepth(),
+        _cadepth(),
+        _diffnet(),
     )
 }
 

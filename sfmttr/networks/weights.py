@@ -14,6 +14,7 @@ import http.client
 import logging
 import os
 import pickle
+import shutil
 import struct
 import tempfile
 import urllib.error
@@ -21,7 +22,7 @@ import urllib.request
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 30.0
 _NAMED_KEYS = 4
+_MOST_UNPACKED_BYTES = 4 << 30
 SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "examples"
 """Of the repository that this package lies in."""
 _UNREADABLE = (
@@ -61,6 +63,10 @@ class WeightFile:
     """Where else it may lie below a folder, e.g. as the authors' archive unpacks."""
     shipped: bool = False
     """It comes with this project, in `examples/`."""
+    archive: str | None = None
+    """Direct https address of a zip that holds this file, by its last name, when `url` is None."""
+    how: str = ""
+    """What a person has to do to get it, when it cannot be fetched; empty: find it on `page`."""
 
 
 def cache_folder() -> Path:
@@ -90,13 +96,15 @@ def fetch(file: WeightFile, weights_dir: Path | None = None, on_progress: OnProg
     if found is not None:
         _warn_if_changed(file, found)
         return found
-    if file.url is None:
-        folder = weights_dir or weights_folder()
-        raise WeightsError(
-            f"weights file {file.name} is missing and has no address to be downloaded from: "
-            f"get it from {file.page} and put it into {folder}"
-        )
-    return _download(file, file.url, weights_folder(), on_progress)
+    if file.url is not None:
+        return _download(file, file.url, weights_folder(), on_progress)
+    if file.archive is not None:
+        return _unpack(file, file.archive, weights_folder(), on_progress)
+    folder = weights_dir or weights_folder()
+    raise WeightsError(
+        f"weights file {file.name} is missing and has no address to be downloaded from: "
+        f"{file.how or f'get it from {file.page}'} and put it into {folder}"
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -131,6 +139,41 @@ def _download(file: WeightFile, url: str, folder: Path, on_progress: OnProgress)
         if part is not None:
             part.unlink(missing_ok=True)
     return folder / file.name
+
+
+def _unpack(file: WeightFile, url: str, folder: Path, on_progress: OnProgress) -> Path:
+    """Fetch the zip, put its files that end like `file` beside it, where the rest of them are looked for, and drop it.
+
+    Nothing in the zip says where it goes: its files are known by their last names alone.
+    """
+    target = folder / file.name
+    archive: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as stream:
+            archive = Path(stream.name)
+            _receive(url, stream, Path(url).name, on_progress)
+        with zipfile.ZipFile(archive) as content:
+            members = [entry for entry in content.infolist() if PurePath(entry.filename).suffix == target.suffix]
+            if sum(entry.file_size for entry in members) > _MOST_UNPACKED_BYTES:
+                raise WeightsError(_failed(file, url, folder, "it unpacks to more than networks have"))
+            for entry in members:
+                with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
+                    try:
+                        with content.open(entry) as source:
+                            shutil.copyfileobj(source, part)
+                        Path(part.name).replace(target.parent / PurePath(entry.filename).name)
+                    finally:
+                        Path(part.name).unlink(missing_ok=True)
+        if not target.is_file():
+            raise WeightsError(_failed(file, url, folder, f"it holds no {target.name}"))
+        _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise WeightsError(_failed(file, url, folder, str(error) or type(error).__name__)) from error
+    finally:
+        if archive is not None:
+            archive.unlink(missing_ok=True)
+    return target
 
 
 def _receive(url: str, target: BinaryIO | Any, name: str, on_progress: OnProgress) -> str:

@@ -27,12 +27,15 @@ const tasks = {
     session = await ort.InferenceSession.create(model, { executionProviders: [chosen], logSeverityLevel: ERRORS_ONLY });
   },
 
-  /** Depth of one picture of `width` x `height`, given as RGBA bytes. */
+  /**
+   * Depth of one picture of `width` x `height`, given as RGBA bytes. To a network that sees the frames beside it, too,
+   * the picture is its own neighbour.
+   */
   async predict({ rgba, width, height }) {
     if (!session) throw new Error('no model is loaded');
     const image = new ort.Tensor('uint8', withoutAlpha(rgba), [1, height, width, 3]);
     const start = performance.now();
-    const { depth } = await session.run({ image });
+    const { depth } = await session.run(Object.fromEntries(session.inputNames.map((name) => [name, image])));
     const values = await depth.getData();
     const milliseconds = performance.now() - start;
     // A copy: the values may lie in the runtime's own memory, which must stay where it is.

@@ -1,0 +1,137 @@
+"""What the self-supervised networks share: the decoder's pieces and the meaning of its output.
+
+Godard, Mac Aodha, Firman, Brostow: "Digging into self-supervised monocular depth estimation", ICCV 2019, which
+ManyDepth, CADepth and DIFFNet build on. Parameter names are theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfmttr.types import HW
+
+WORKING_AREA = 309 * 1024
+"""What KITTI's pictures come to at 1024 wide, before their sides are rounded."""
+_MULTIPLE = 32
+_LONGEST_SIDE = 1280
+SETTINGS = ("height", "width", "use_stereo", "num_layers")
+"""What the authors' files hold beside weights."""
+CLASSIFIER = ("encoder.fc.weight", "encoder.fc.bias")
+"""Of a ResNet for ImageNet: it is in the files, and no depth depends on it."""
+
+
+class Conv3x3(nn.Module):
+    """A 3 x 3 convolution that mirrors the picture at its border."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width_out, 3, 1, 1, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class ConvElu(nn.Module):
+    """The same, and an ELU."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.conv = Conv3x3(width_in, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.elu(self.conv(x), inplace=True)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Twice the size, nearest."""
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def normalised(image: Tensor) -> Tensor:
+    """As these networks want pictures in [0, 1]."""
+    return (image - 0.45) / 0.225
+
+
+def depth_of(disparity: Tensor) -> Tensor:
+    """Depth from 0.1 to 100 units, of a sigmoid's value."""
+    return 1.0 / (0.01 + 9.99 * disparity)
+
+
+def working_hw(hw: HW) -> HW:
+    """About as many pixels as 320 x 1024 has, at the image's aspect, sides multiples of 32 from 64 on.
+
+    KITTI's pictures come to 320 x 1024, which the published weights were trained at.
+    """
+    long_side, short_side = max(hw), min(hw)
+    scale = (WORKING_AREA / (long_side * short_side)) ** 0.5
+    long_side = min(_LONGEST_SIDE, _to_multiple(long_side * scale))
+    short_side = _to_multiple(long_side * min(hw) / max(hw))
+    return (long_side, short_side) if hw[0] > hw[1] else (short_side, long_side)
+
+
+def _to_multiple(side: float) -> int:
+    return max(2 * _MULTIPLE, _MULTIPLE * round(side / _MULTIPLE))
+
+
+def state_of(files: Sequence[Mapping[str, Any]], parts: Sequence[str], without: Sequence[str]) -> dict[str, Tensor]:
+    """The files of `parts` of a network in one state dict, each below its part's name, but for what is in `without`."""
+    skipped = (*without, *SETTINGS)
+    return {
+        f"{part}.{name}": value
+        for part, file in zip(parts, files, strict=True)
+        for name, value in file.items()
+        if name not in skipped
+    }
+
+
+class UNetDecoder(nn.Module):
+    """Five times: filter, double the size, take the encoder's features in, filter. The coarsest comes first.
+
+    `forward` gives the disparity, a sigmoid's value, at the input's size.
+    """
+
+    WIDTHS = (256, 128, 64, 32, 16)
+    """From 1/16 of the input to 1/1."""
+
+    def __init__(self, encoder_widths: Sequence[int]) -> None:
+        super().__init__()
+        skips = (*encoder_widths[-2::-1], 0)
+        below = (encoder_widths[-1], *self.WIDTHS)
+        blocks: list[nn.Module] = []
+        for coarse, width, skip in zip(below, self.WIDTHS, skips, strict=False):
+            blocks += self._level(coarse, width, skip)
+        # Heads at 1/2, 1/4 and 1/8 served the authors' training only; they are here because their file holds them.
+        heads = [Conv3x3(width, 1) for width in self.WIDTHS[:0:-1]]
+        self.decoder = nn.ModuleList([*blocks, *heads])
+        self._per_level = len(blocks) // len(self.WIDTHS)
+        self._heads = len(blocks)
+
+    def _level(self, coarse: int, width: int, skip: int) -> list[nn.Module]:
+        """The modules of one level; those between the first and the last see what was joined."""
+        return [ConvElu(coarse, width), ConvElu(width + skip, width)]
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.disparity(self.levels(features), 0)
+
+    def levels(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features at 1/1, 1/2, 1/4, 1/8 and 1/16 of the input, of the encoder's `features` (finest first)."""
+        x, skips = features[-1], list(features[:-1])
+        levels = []
+        for first in range(0, self._heads, self._per_level):
+            x = doubled(self.decoder[first](x))
+            x = self._joined(torch.cat((x, skips.pop()), dim=1) if skips else x, first)
+            levels.append(x)
+        return levels[::-1]
+
+    def disparity(self, levels: Sequence[Tensor], scale: int) -> Tensor:
+        """Of one of the four finest levels; the coarser three served the authors' training."""
+        return torch.sigmoid(self.decoder[self._heads + scale](levels[scale]))
+
+    def _joined(self, x: Tensor, first: int) -> Tensor:
+        """What a level does after its features were joined with the encoder's."""
+        return self.decoder[first + 1](x)
