@@ -134,7 +134,7 @@ class Callbacks:
         except SfmttrError as error:
             self.service.store.delete(session)
             return None, render.notice(str(error)), gr.Button(interactive=False)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("an upload could not be looked at")
             self.service.store.delete(session)
             return None, render.notice(OUR_FAULT), gr.Button(interactive=False)
@@ -248,7 +248,7 @@ class Callbacks:
             return self._shown(session)
         except SfmttrError as error:
             return {"results": gr.Column(visible=False), "live": render.notice(str(error))}
-        except Exception:
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("a run could not be shown")
             return {"results": gr.Column(visible=False), "live": render.notice(OUR_FAULT)}
 
@@ -286,9 +286,8 @@ class Callbacks:
         has_kit = view.has_kit()
         seconds = render.duration_words(self.service.rates.export_s(str(view.report["network"])))
         last = len(view.frames) - 1
-        kit_link = (
-            f'<a class="kit-link" href="view/{session.id}/kit/index.html" target="_blank">Open the kit’s own page</a>'
-        )
+        address = f"view/{session.id}/kit/index.html"
+        kit_link = f'<a class="kit-link" href="{address}" target="_blank">Open the kit’s own page</a>'
         return {
             "downloads": render.downloads(session.id, takeaway.offers(session)),
             "export_box": gr.Column(visible=view.refined and not example),
@@ -362,7 +361,7 @@ class Callbacks:
             rgb, depth, facts, view = self.predict(session, picture, int(frame), variant)
         except SfmttrError as error:
             return render.notice(str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("a picture could not be tried")
             return render.notice(OUR_FAULT)
         return render.prediction(rgb, depth, view, facts)

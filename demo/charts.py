@@ -92,9 +92,8 @@ def line_chart(
         anchor = "end" if x > WIDTH * 0.6 else "start"
         offset = -10 if anchor == "end" else 10
         parts.append(f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
-        parts.append(
-            f'<text class="label" x="{x + offset:.1f}" y="{y - 9:.1f}" text-anchor="{anchor}">{escape(mark.text)}</text>'
-        )
+        place_of_text = f'x="{x + offset:.1f}" y="{y - 9:.1f}" text-anchor="{anchor}"'
+        parts.append(f'<text class="label" {place_of_text}>{escape(mark.text)}</text>')
     return "".join([*parts, "</svg>"])
 
 

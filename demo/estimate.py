@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def look_at(clip: Path, config: VideoConfig) -> Look:
         frames = video.load_frames(clip, small, Path(folder) / "frames")
         pictures = tuple(frames.read(i).rgb for i in range(len(frames)))
     greys = [picture.mean(axis=2) for picture in pictures]
-    steps = [float(np.abs(a - b).mean()) for a, b in zip(greys, greys[1:], strict=False)]
+    steps = [float(np.abs(a - b).mean()) for a, b in pairwise(greys)]
     return Look(info, used_s, info.frames_to_use, pictures, float(np.mean(steps)) if steps else math.nan)
 
 

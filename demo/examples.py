@@ -109,7 +109,7 @@ def prepare_in_background(service: Service) -> None:
                     service.examples.make(example, step_back, service)
             except Cancelled:
                 continue
-            except Exception:
+            except Exception:  # noqa: BLE001 - see below
                 # The page works without its examples; whoever runs it finds this in the log.
                 _log.exception("the result of example %s could not be made", example.name)
                 return

@@ -48,7 +48,7 @@ def on_zero_gpu() -> bool:
 def make_backend(device: str = "auto") -> Callable[[], Backend]:
     """What gives runs their backend. On ZeroGPU this must be called before the page is launched."""
     if on_zero_gpu():
-        import spaces
+        import spaces  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         zero = ZeroGpuBackend(spaces.GPU)
         return lambda: zero

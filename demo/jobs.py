@@ -87,7 +87,7 @@ class Job(Generic[T]):
             self.ended = Ended()
         except SfmttrError as error:
             self.ended = Ended(problem=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Whatever it is, the visitor gets a sentence and the log the rest.
             _log.exception("a job failed")
             self.ended = Ended(problem=OUR_FAULT)

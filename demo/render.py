@@ -171,8 +171,8 @@ def _live_pictures(state: Live) -> str:
     if state.now:
         parts.append(
             '<div class="pair">'
-            f'<figure><img alt="Depth of the first frame before" src="{state.first}"><figcaption>before</figcaption></figure>'
-            f'<figure><img alt="Depth of the first frame now" src="{state.now}"><figcaption>now</figcaption></figure></div>'
+            f'<figure><img alt="depth before" src="{state.first}"><figcaption>before</figcaption></figure>'
+            f'<figure><img alt="depth now" src="{state.now}"><figcaption>now</figcaption></figure></div>'
         )
     if curve:
         parts.append(f'<div class="curve"><h4>Error at points it does not learn from</h4>{curve}</div>')
@@ -185,10 +185,9 @@ def export_progress(step: str, done: int, total: int, place: int | None = None) 
         return f'<div class="live"><p class="headline">You are number {place} in line</p></div>'
     share = 100 * done / total if total else 0
     title = EXPORT_STEPS.get(step, step)
-    return (
-        f'<div class="live"><ol class="steps"><li class="now"><span class="title">{escape(title)}</span>'
-        f'<span class="bar{"" if total else " unknown"}"><span style="width:{share:.0f}%"></span></span></li></ol></div>'
-    )
+    bar = f'<span class="bar{"" if total else " unknown"}"><span style="width:{share:.0f}%"></span></span>'
+    item = f'<li class="now"><span class="title">{escape(title)}</span>{bar}</li>'
+    return f'<div class="live"><ol class="steps">{item}</ol></div>'
 
 
 # ----------------------------------------------------------------------------------------- results
@@ -209,6 +208,7 @@ def verdict(view: RunView, link: str) -> str:
     before, aligned, after = (view.held_out(column) for column in ("before", "aligned", "after"))
     if before is None or after is None or aligned is None:
         return f'<div class="verdict"><h2>Refined</h2>{_link(link)}</div>'
+    arrow = "<span class='arrow' aria-hidden='true'>→</span>"
     times = aligned / after if after > 0 else float("inf")
     caution = (
         ""
@@ -218,8 +218,7 @@ def verdict(view: RunView, link: str) -> str:
     return (
         '<div class="verdict">'
         f"<h2>Depth is {_factor(times)} more accurate in this place</h2>"
-        '<div class="figures">'
-        f"{_figure('before', before)}<span class='arrow' aria-hidden='true'>→</span>{_figure('after', after, 'good')}</div>"
+        f'<div class="figures">{_figure("before", before)}{arrow}{_figure("after", after, "good")}</div>'
         f"<p>Mean relative error at {_held_out_count(view)} points of the reconstruction that the network never saw. "
         f"Scale alone would have given {_percent(aligned)}.</p>{caution}{_link(link)}</div>"
     )
@@ -275,7 +274,7 @@ def points(view: RunView) -> str:
     if known is None:
         return '<p class="empty">There are no points: structure-from-motion found no model.</p>'
     legend = "".join(
-        f'<li><span class="mark {kind}" aria-hidden="true"></span><b>{count:,}</b> {escape(_CLASS_WORDS[str(kind)])}</li>'
+        f'<li><span class="mark {kind}" aria-hidden="true"></span><b>{count:,}</b> {_CLASS_WORDS[str(kind)]}</li>'
         for kind, count in known.counts().items()
     )
     player = depth_compare(view, ["points"], "points", "points")
@@ -436,14 +435,15 @@ def _curves(view: RunView) -> str:
     curves = view.refinement
     if curves is None or not curves["losses"]:
         return ""
-    losses = [float(value) if _finite(value) else math.nan for value in curves["losses"]]
+    losses = [math.nan if value is None else float(value) for value in curves["losses"]]
     half = max(2, len(losses) // 40)
     median = [(i + 1.0, float(np.nanmedian(losses[max(0, i - half) : i + half + 1]))) for i in range(len(losses))]
     steps = [(i + 1.0, value) for i, value in enumerate(losses)]
     chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], "step", "training loss")
+    error = validation_chart(curves["validation"], len(losses))
     return (
         '<section><h3>Learning</h3><div class="charts">'
-        f"<div><h4>Error at points that chose the best step</h4>{validation_chart(curves['validation'], len(losses))}</div>"
+        f"<div><h4>Error at points that chose the best step</h4>{error}</div>"
         f"<div><h4>Training loss, and its running median</h4>{chart}</div></div></section>"
     )
 

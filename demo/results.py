@@ -71,6 +71,7 @@ def save_points(result: RunResult, session: Session) -> None:
     with atomic_file(session.folder / POINTS) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
+            allow_pickle=False,
             frame=observations.frame.astype(np.int32),
             xy_px=pixels_from_grid(observations.grid, result.frames.hw).astype(np.float32),
             classes=classes,

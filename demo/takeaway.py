@@ -1,4 +1,4 @@
-"""What can be downloaded of a run: files as they lie in its folder, and folders as zips that are made when asked for."""
+"""What can be downloaded of a run: files as they lie in its folder, and folders as zips, made when asked for."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class _Item:
 
 
 _ITEMS = (
-    _Item(
-        "kit.zip", "kit.zip", "ONNX kit", "the tuned network in three sizes, a script and a browser page that run it"
-    ),
+    _Item("kit.zip", "kit.zip", "ONNX kit", "the tuned network in three sizes, with a script and a web page"),
     _Item("refined.safetensors", "refined.safetensors", "Weights", "the tuned network for PyTorch"),
     _Item("comparison.mp4", "comparison.mp4", "Video", "frame, before and after, side by side"),
     _Item("compare.png", "pictures/compare.png", "Picture", "one frame, before and after"),

@@ -29,7 +29,11 @@ PRESETS = (
     ("default: more accurate", str(Preset.DEFAULT)),
     ("paper: the published recipe", str(Preset.PAPER)),
 )
-_INTRO = (STATIC / "intro.html").read_text(encoding="utf-8")
+SHOWN = (
+    *("results", "verdict", "force", "compare", "no_3d", "tabs", "points", "report", "downloads", "export_box"),
+    *("make_kit", "export_live", "try_box", "try_missing", "try_words", "try_frame", "try_result", "kit_link", "live"),
+)
+"""Components that show a finished run."""
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For the page's own events: the API has endpoints of its own."""
 
@@ -59,11 +63,11 @@ def build_page(config: PageConfig | None = None, service: Service | None = None)
     with gr.Blocks(
         title="SfM-TTR: a depth network of your own place", delete_cache=(3600, int(config.keep_s))
     ) as blocks:
-        gr.HTML(_INTRO, elem_id="intro")
+        gr.HTML((STATIC / "intro.html").read_text(encoding="utf-8"), elem_id="intro")
         form = _form(config)
         c = {**form, **_progress(), **_results()}
         chosen, job, key = gr.State(None), gr.State(None), gr.State(None)
-        _wire(blocks, calls, c, chosen, job, key, config)
+        _wire(blocks, calls, c, chosen, job, key)
         api.add(calls, c)
         gr.HTML((STATIC / "footer.html").read_text(encoding="utf-8"), elem_id="footer")
     blocks.queue(max_size=64, default_concurrency_limit=8)
@@ -166,8 +170,8 @@ def _results() -> dict[str, Any]:
 def _download(c: dict[str, Any]) -> None:
     with gr.Column(elem_id="export-box") as c["export_box"]:
         gr.HTML(
-            "<p>The network becomes ONNX files that run alone, on a robot, a phone or in a browser. Each is compared with "
-            "the original before you get it.</p>"
+            "<p>The network becomes ONNX files that run alone, on a robot, a phone or in a browser. Each is compared "
+            "with the original before you get it.</p>"
         )
         with gr.Accordion("In metres, or for offline use", open=False):
             gr.HTML(
@@ -216,7 +220,8 @@ _ADDRESS = """(key) => {
   const url = new URL(window.location); const mine = key && !key.startsWith('example-');
   if (mine) url.searchParams.set('run', key); else url.searchParams.delete('run');
   window.history.replaceState(null, '', url);
-  if (key) setTimeout(() => document.getElementById('results')?.scrollIntoView({behavior: 'smooth', block: 'start'}), 60);
+  const show = () => document.getElementById('results')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+  if (key) setTimeout(show, 60);
   return [];
 }"""
 
@@ -228,18 +233,10 @@ def _wire(
     chosen: gr.State,
     job: gr.State,
     key: gr.State,
-    config: PageConfig,
 ) -> None:
     wishes = api.wishes_of(c)
     preview = [chosen, c["preview"], c["go"]]
-    shown = [
-        component
-        for name, component in c.items()
-        if name
-        in {"results", "verdict", "force", "compare", "no_3d", "tabs", "points", "report"}
-        or name in {"downloads", "export_box", "make_kit", "export_live", "try_box", "try_missing", "try_words"}
-        or name in {"try_frame", "try_result", "kit_link", "live"}
-    ]
+    shown = [c[name] for name in SHOWN]
     show = functools.partial(_named, calls.show, c)
 
     def show_after(event: Any) -> Any:

@@ -22,10 +22,13 @@ def test_whoever_leaves_early_stops_the_rest() -> None:
         begun.append(i)
         return i
 
-    with pytest.raises(KeyError), in_order(make, 1000) as results:
-        for i in results:
-            if i == 3:
-                raise KeyError
+    def leave() -> None:
+        with in_order(make, 1000) as results:
+            assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        leave()
     assert len(begun) < 20
 
 
