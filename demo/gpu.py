@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,10 @@ class Piece:
     step_s: float
     """What a step took."""
 
+    def packed(self) -> bytes:
+        """For the way home. Tensors by themselves would travel in shared memory that goes with the child."""
+        return pickle.dumps(self)
+
 
 def predict_on_gpu(network: DepthNetwork, images: Tensor) -> np.ndarray:
     """(N, h', w') float32 of images (N, 3, h, w)."""
@@ -105,8 +110,8 @@ def predict_duration(network: DepthNetwork, images: Tensor) -> int:
 
 def refine_on_gpu(
     task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float
-) -> Iterator[StepNews | Piece]:
-    """Go on from `checkpoint` until the seconds that were asked for are nearly over."""
+) -> Iterator[StepNews | bytes]:
+    """Go on from `checkpoint` until the seconds that were asked for are nearly over; last comes a packed `Piece`."""
     from sfmttr.device import choose_compute
 
     began = time.monotonic()
@@ -120,9 +125,9 @@ def refine_on_gpu(
         told = now if shown else told
         yield StepNews(step, refinement.depth(LIVE_FRAME) if shown else None)
         if now > until and step.index < step.total:
-            yield Piece(None, refinement.checkpoint(), (now - started) / steps)
+            yield Piece(None, refinement.checkpoint(), (now - started) / steps).packed()
             return
-    yield Piece(refinement.result(), None, (time.monotonic() - started) / max(steps, 1))
+    yield Piece(refinement.result(), None, (time.monotonic() - started) / max(steps, 1)).packed()
 
 
 def refine_duration(task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float) -> int:
@@ -174,10 +179,10 @@ class ZeroGpuBackend:
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
         left = round(task.config.steps / task.network.late_cost) if task.config.equal_time else task.config.steps
         while True:
-            piece = None
+            piece: Piece | None = None
             for news in self._refine(task, checkpoint, left, step_s):
-                if isinstance(news, Piece):
-                    piece = news
+                if isinstance(news, bytes):
+                    piece = pickle.loads(news)  # from our own child
                     continue
                 if news.depth is not None:
                     snapshot.values = news.depth
