@@ -38,7 +38,7 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
         picture = gr.Image(label="picture", type="filepath")
         depth_file, coloured = gr.File(label="depth (16-bit PNG)"), gr.Image(label="coloured depth", type="filepath")
         variant = gr.Radio(["fp32", "fp16", "int8"], value="fp32", label="variant")
-        place, metres = gr.Textbox("", label="place"), gr.Number(None, label="metres")
+        place, metres = gr.Textbox("", label="place"), gr.Number(0, label="metres")
         refine, export, predict = gr.Button(), gr.Button(), gr.Button()
     refine.click(endpoints.refine, [c["upload"], *wishes_of(c)], [status], api_name="refine", concurrency_limit=None)
     export.click(endpoints.export, [run_id, place, metres], [status, file], api_name="export", concurrency_limit=None)
@@ -64,14 +64,14 @@ class Endpoints:
         network: str,
         preset: str,
         max_frames: int,
-        start: float | None,
-        end: float | None,
+        start: float,
+        end: float,
         intrinsics: str,
         seed: int,
         force: bool,
         request: gr.Request,
     ) -> Iterator[dict[str, Any]]:
-        """Refine a network on a clip: one video, one zip, or several images.
+        """Refine a network on a clip: one video, one zip, or several images. `end` 0 means all of it.
 
         Yields `{"stage", "done", "total", ...}` while it runs; at last `{"stage": "done", "run", "refined", "advice",
         "report"}`. `run` is what /export and /predict want, and `?run=` opens it in a browser.
@@ -105,7 +105,7 @@ class Endpoints:
             self._service.store.delete(upload)
 
     def export(
-        self, run: str, place: str, metres: float | None, request: gr.Request
+        self, run: str, place: str, metres: float, request: gr.Request
     ) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Freeze a refined run to checked ONNX files: `{"stage": "done", "report"}` and the kit (a zip).
 

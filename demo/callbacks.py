@@ -50,8 +50,9 @@ class Wishes:
     network: str
     preset: str
     max_frames: int
-    start_s: float | None
+    start_s: float
     end_s: float | None
+    """None: the clip's end."""
     intrinsics: str
     seed: int
     force: bool
@@ -63,7 +64,8 @@ class Wishes:
         for name, value in (("start", start_s), ("end", end_s)):
             if value is not None and not (math.isfinite(float(value)) and float(value) >= 0):
                 raise ConfigError(f"The {name} is {value} s; give seconds from the clip's beginning, 0 or more.")
-        if start_s is not None and end_s is not None and end_s <= start_s:
+        start_s, end_s = float(start_s or 0.0), float(end_s or 0.0) or None
+        if end_s is not None and end_s <= start_s:
             raise ConfigError("The end lies before the start; give them the other way round.")
         if preset not in list(Preset):
             raise ConfigError(f"There is no preset {preset!r}; choose {', '.join(Preset)}.")
@@ -83,9 +85,7 @@ class Wishes:
     def video(self, config: PageConfig) -> VideoConfig:
         if not config.least_frames <= self.max_frames <= config.most_frames:
             raise ConfigError(f"Choose {config.least_frames} to {config.most_frames} frames.")
-        return replace(
-            config.video, max_frames=self.max_frames, start_s=float(self.start_s or 0.0), end_s=self.end_s or None
-        )
+        return replace(config.video, max_frames=self.max_frames, start_s=self.start_s, end_s=self.end_s)
 
     def run_config(self, config: PageConfig) -> RunConfig:
         _refuse_files(self.intrinsics)

@@ -437,7 +437,10 @@ def _curves(view: RunView) -> str:
         return ""
     losses = [math.nan if value is None else float(value) for value in curves["losses"]]
     half = max(2, len(losses) // 40)
-    median = [(i + 1.0, float(np.nanmedian(losses[max(0, i - half) : i + half + 1]))) for i in range(len(losses))]
+    windows = (
+        (i, [value for value in losses[max(0, i - half) : i + half + 1] if _finite(value)]) for i in range(len(losses))
+    )
+    median = [(i + 1.0, float(np.median(window))) for i, window in windows if window]
     steps = [(i + 1.0, value) for i, value in enumerate(losses)]
     chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], "step", "training loss")
     error = validation_chart(curves["validation"], len(losses))

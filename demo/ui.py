@@ -116,8 +116,8 @@ def _form(config: PageConfig) -> dict[str, Any]:
                     elem_id="max-frames",
                 )
                 with gr.Row():
-                    c["start"] = gr.Number(None, label="Start, s", minimum=0, min_width=100, elem_id="start")
-                    c["end"] = gr.Number(None, label="End, s", minimum=0, min_width=100, elem_id="end")
+                    c["start"] = gr.Number(0, label="Start, s", minimum=0, min_width=100, elem_id="start")
+                    c["end"] = gr.Number(0, label="End, s (0: all)", minimum=0, min_width=100, elem_id="end")
                     c["seed"] = gr.Number(config.seed, label="Seed", precision=0, min_width=100, elem_id="seed")
                 c["intrinsics"] = gr.Textbox(
                     "",
@@ -182,7 +182,7 @@ def _download(c: dict[str, Any]) -> None:
                 c["place"] = gr.Textbox(
                     "", label="Place", placeholder="frame, row, column", elem_id="known-place", min_width=160
                 )
-                c["metres"] = gr.Number(None, label="Metres", minimum=0, elem_id="known-metres", min_width=120)
+                c["metres"] = gr.Number(0, label="Metres", minimum=0, elem_id="known-metres", min_width=120)
             c["bundle"] = gr.Checkbox(
                 False, label="Put the browser’s runtime into the kit (10 MB more; its page then needs no other server)"
             )
