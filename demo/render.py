@@ -195,19 +195,19 @@ def export_progress(step: str, done: int, total: int, place: int | None = None) 
 
 def verdict(view: RunView, link: str) -> str:
     """What came of it, in one glance."""
-    report = view.report
+    report, run = view.report, f' data-run="{escape(view.session.id)}"'
     if not view.refined:
         title = "Not refined: this reconstruction is not to be trusted" if view.gate_closed else "Not refined"
         body = f'<p class="why">{escape(plain(report["advice"]))}</p><p>{_unrefined_words(view)}</p>'
-        return f'<div class="verdict closed"><h2>{title}</h2>{body}{_link(link)}</div>'
+        return f'<div class="verdict closed"{run}><h2>{title}</h2>{body}{_link(link)}</div>'
     if view.rolled_back:
         body = (
             "No step was better than the network as it was, at points that it did not learn from: it is kept as it was."
         )
-        return f'<div class="verdict closed"><h2>Nothing to gain here</h2><p>{body}</p>{_link(link)}</div>'
+        return f'<div class="verdict closed"{run}><h2>Nothing to gain here</h2><p>{body}</p>{_link(link)}</div>'
     before, aligned, after = (view.held_out(column) for column in ("before", "aligned", "after"))
     if before is None or after is None or aligned is None:
-        return f'<div class="verdict"><h2>Refined</h2>{_link(link)}</div>'
+        return f'<div class="verdict"{run}><h2>Refined</h2>{_link(link)}</div>'
     arrow = "<span class='arrow' aria-hidden='true'>→</span>"
     times = aligned / after if after > 0 else float("inf")
     caution = (
@@ -216,7 +216,7 @@ def verdict(view: RunView, link: str) -> str:
         else notice("Refined although the reconstruction is not trusted: mind what you see.", "warning")
     )
     return (
-        '<div class="verdict">'
+        f'<div class="verdict"{run}>'
         f"<h2>Depth is {_factor(times)} more accurate in this place</h2>"
         f'<div class="figures">{_figure("before", before)}{arrow}{_figure("after", after, "good")}</div>'
         f"<p>Mean relative error at {_held_out_count(view)} points of the reconstruction that the network never saw. "

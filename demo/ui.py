@@ -216,14 +216,14 @@ def _try(c: dict[str, Any]) -> None:
 
 # ----------------------------------------------------------------------------------------- events
 
-_ADDRESS = """(key) => {
-  const url = new URL(window.location); const mine = key && !key.startsWith('example-');
-  if (mine) url.searchParams.set('run', key); else url.searchParams.delete('run');
+_ADDRESS = """() => setTimeout(() => {
+  const run = document.querySelector('#verdict [data-run]')?.dataset.run;
+  const url = new URL(window.location);
+  if (run && !run.startsWith('example-')) url.searchParams.set('run', run); else url.searchParams.delete('run');
   window.history.replaceState(null, '', url);
-  const show = () => document.getElementById('results')?.scrollIntoView({behavior: 'smooth', block: 'start'});
-  if (key) setTimeout(show, 60);
-  return [];
-}"""
+  if (run) document.getElementById('results')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+}, 120)"""
+"""Once results are there, their link stands in the address bar: a reload finds them again."""
 
 
 def _wire(
@@ -242,7 +242,7 @@ def _wire(
     def show_after(event: Any) -> Any:
         """The Model3D viewer stays blank as output of a generator: what shows results is an event of its own."""
         shown_event = event.then(show, [key], shown, **_QUIET)
-        return shown_event.then(None, [key], None, js=_ADDRESS, **_QUIET)
+        return shown_event.then(None, None, None, js=_ADDRESS, **_QUIET)
 
     c["upload"].upload(calls.upload, [c["upload"], *wishes], preview, **_QUIET)
     c["upload"].clear(lambda: (None, "", gr.Button(interactive=False)), None, preview, **_QUIET)
