@@ -25,9 +25,9 @@ from sfmttr.config import Preset
 
 STATIC = Path(__file__).with_name("static")
 PRESETS = (
-    ("fast: two minutes of patience", str(Preset.FAST)),
-    ("default: more accurate", str(Preset.DEFAULT)),
-    ("paper: the published recipe", str(Preset.PAPER)),
+    ("Fast", str(Preset.FAST)),
+    ("More accurate", str(Preset.DEFAULT)),
+    ("As published", str(Preset.PAPER)),
 )
 SHOWN = (
     *("results", "verdict", "force", "compare", "no_3d", "tabs", "points", "report", "downloads", "export_box"),
@@ -101,6 +101,7 @@ def _form(config: PageConfig) -> dict[str, Any]:
                     )
                     for each in config.examples
                 ]
+            c["preview"] = gr.HTML("", elem_id="preview")
         with gr.Column(scale=6, min_width=320):
             c["network"] = gr.Dropdown(
                 network_choices(), value=config.network, label="Network", elem_id="network", filterable=False
@@ -126,7 +127,6 @@ def _form(config: PageConfig) -> dict[str, Any]:
                     elem_id="intrinsics",
                 )
                 c["force_box"] = gr.Checkbox(False, label="Refine even when the reconstruction is not trusted")
-            c["preview"] = gr.HTML("", elem_id="preview")
             c["go"] = gr.Button("Refine", variant="primary", size="lg", interactive=False, elem_id="go")
             c["stop"] = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="stop")
     return c

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo.service import Service
+from sfmttr.depth_files import read_depth_png
+from sfmttr.types import DepthKind
 from tests.bad_uploads import bad_uploads
 from tests.browser import Visit, launched
 from tests.data_paths import data_root, existing, weights_root
 from tests.page import cpu_service, running
 from tests.synthetic import RenderedClip
+from tests.test_readme import ROOT, between
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, expect, sync_playwright
@@ -72,7 +75,7 @@ def street(browser: Browser, url: str) -> str:
     page = visit.open()
     page.locator("#example-street").click()
     expect(page.locator("#preview .facts")).to_contain_text("60 of 60")
-    page.get_by_label("fast", exact=False).check()
+    page.get_by_label("Fast").check()
     page.locator("#go").click()
     page.locator("#live .pair img").first.wait_for(timeout=1000 * RUN_S)
     expect(page.locator("#live .steps li.now")).to_contain_text(re.compile("step|3D"))
@@ -262,7 +265,7 @@ def test_stop_in_structure_from_motion_and_in_refinement(visit: Visit, service: 
     expect(page.locator("#preview .facts")).to_contain_text("1242")
     page.locator("#network input").click()
     page.get_by_role("option", name=re.compile("meter-xxs-kitti")).click()
-    page.get_by_label("default", exact=False).check()
+    page.get_by_label("More accurate").check()
     page.locator("#go").click()
     visit.stop_in("3D points", 60)
     quiet_within(service, 3.0)
@@ -357,3 +360,22 @@ def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
     expect(page.locator("#go")).to_be_enabled()
     page.locator("#go").focus()
     assert page.evaluate("document.activeElement.id") == "go"
+
+
+# -------------------------------------------------------------------------------------- programs
+
+
+def test_the_readme_s_program_runs(
+    url: str, street: str, service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # it names an example of the repository
+    photo = next((service.config.folder / "visitors").glob("*/run/frames/000005.png"))
+    code = between("api").replace("http://127.0.0.1:7860", url).replace("photo.jpg", str(photo))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["status"]["refined"] is True
+    assert zipfile.is_zipfile(names["kit"])
+    depth = read_depth_png(Path(names["depth"]))
+    assert depth.kind is DepthKind.SCALE_INVARIANT
+    assert names["facts"]["depth"] in capsys.readouterr().out
+    assert Path(names["coloured"]).stat().st_size > 1000
