@@ -201,9 +201,10 @@ def _try(c: dict[str, Any]) -> None:
             with gr.Column(scale=4, min_width=280):
                 c["try_picture"] = gr.Image(
                     label="Another photo of the place",
+                    show_label=False,
                     type="filepath",
                     sources=["upload", "webcam", "clipboard"],
-                    height=220,
+                    height=240,
                     elem_id="try-picture",
                 )
                 c["try_frame"] = gr.Slider(0, 1, value=0, step=1, label="… or a frame of the clip", elem_id="try-frame")
