@@ -10,9 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from demo.callbacks import Callbacks, Wishes, known_depth, visitor
+from demo.callbacks import Callbacks, Wishes, visitor, wished
 from demo.estimate import look_at
-from demo.export_job import ExportWish
 from demo.jobs import Job
 from demo.render import plain
 from demo.service import Learning, Waiting
@@ -38,10 +37,16 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
         picture = gr.Image(label="picture", type="filepath")
         depth_file, coloured = gr.File(label="depth (16-bit PNG)"), gr.Image(label="coloured depth", type="filepath")
         variant = gr.Radio(["fp32", "fp16", "int8"], value="fp32", label="variant")
-        place, metres = gr.Textbox("", label="place"), gr.Number(0, label="metres")
+        place, metres, height = (
+            gr.Textbox("", label="place"),
+            gr.Number(0, label="metres"),
+            gr.Number(0, label="camera height"),
+        )
         refine, export, predict = gr.Button(), gr.Button(), gr.Button()
     refine.click(endpoints.refine, [c["upload"], *wishes_of(c)], [status], api_name="refine", concurrency_limit=None)
-    export.click(endpoints.export, [run_id, place, metres], [status, file], api_name="export", concurrency_limit=None)
+    export.click(
+        endpoints.export, [run_id, place, metres, height], [status, file], api_name="export", concurrency_limit=None
+    )
     predict.click(
         endpoints.predict,
         [run_id, picture, variant],
@@ -105,16 +110,17 @@ class Endpoints:
             self._service.store.delete(upload)
 
     def export(
-        self, run: str, place: str, metres: float, request: gr.Request
+        self, run: str, place: str, metres: float, camera_height: float, request: gr.Request
     ) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Freeze a refined run to checked ONNX files: `{"stage": "done", "report"}` and the kit (a zip).
 
-        `place` ("frame, row, column") and `metres`, both or neither: a depth that was measured, for output in metres.
+        For output in metres: `place` ("frame, row, column") and `metres`, a depth that was measured, or the
+        `camera_height` above the ground in metres. 0 and "" mean that neither is known.
         """
         try:
             session = self._service.finished(run)
             if not (self._service.examples.owns(session) and (session.run / "kit.zip").is_file()):
-                job = self._service.start_export(session, ExportWish(known_depth(place, metres)), visitor(request))
+                job = self._service.start_export(session, wished(place, metres, camera_height), visitor(request))
                 for status in self._watched_steps(job):
                     yield status, None
             report = read_json(session.run / "export" / "export_report.json")

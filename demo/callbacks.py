@@ -313,13 +313,19 @@ class Callbacks:
     # ------------------------------------------------------------------------------------ exporting
 
     def make_kit(
-        self, key: str | None, place: str, metres: float | None, bundle: bool, request: gr.Request | None = None
+        self,
+        key: str | None,
+        place: str,
+        metres: float | None,
+        height: float | None,
+        bundle: bool,
+        request: gr.Request | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         """The button in Download: (progress, make button, stop button, job id)."""
         idle = (gr.Button(visible=True), gr.Button(visible=False))
         try:
             session = self.service.finished(key)
-            wish = ExportWish(known_depth(place, metres), bool(bundle))
+            wish = wished(place, metres, height, bundle=bool(bundle))
             job = self.service.start_export(session, wish, visitor(request))
         except SfmttrError as error:
             yield (render.notice(str(error)), *idle, None)
@@ -431,6 +437,16 @@ class Watch:
 def visitor(request: gr.Request | None) -> str:
     """Whom a job belongs to."""
     return str(getattr(request, "session_hash", None) or "")
+
+
+def wished(place: str, metres: float | None, height: float | None, *, bundle: bool = False) -> ExportWish:
+    """What an export is asked for. Raises `ConfigError`."""
+    known = known_depth(place, metres)
+    if height and not (math.isfinite(height) and height > 0):
+        raise ConfigError("Give the camera's height in metres, more than 0, or 0 if you do not know it.")
+    if known and height:
+        raise ConfigError("Give a known distance or the camera's height, not both: they may contradict each other.")
+    return ExportWish(known, float(height) if height else None, bundle)
 
 
 def known_depth(place: str, metres: float | None) -> tuple[int, int, int, float] | None:

@@ -39,6 +39,7 @@ class ExportWish:
 
     known_depth: tuple[int, int, int, float] | None = None
     """Frame, row, column, metres."""
+    camera_height_m: float | None = None
     bundle_runtime: bool = False
     """The browser's runtime goes into the kit, too."""
 
@@ -152,7 +153,7 @@ def _export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
     from export.pipeline import ExportConfig, KnownDepth, export_run, pack
 
     known = None if wish.known_depth is None else KnownDepth(*wish.known_depth)
-    export_run(run, None, ExportConfig(known_depth=known), on_progress)
+    export_run(run, None, ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m), on_progress)
     on_progress(Progress("kit", 0, 1, "kit"))
     pack(run, bundle_runtime=wish.bundle_runtime)
 

@@ -176,13 +176,15 @@ def _download(c: dict[str, Any]) -> None:
         with gr.Accordion("In metres, or for offline use", open=False):
             gr.HTML(
                 "<p>Do you know how far away something is? Mark it in Compare, and say how many metres it is from the "
-                "camera, straight ahead: the exported network then gives metres.</p>"
+                "camera, straight ahead. Or say how high above the ground the camera was. The exported network then "
+                "gives metres.</p>"
             )
             with gr.Row():
                 c["place"] = gr.Textbox(
                     "", label="Place", placeholder="frame, row, column", elem_id="known-place", min_width=160
                 )
-                c["metres"] = gr.Number(0, label="Metres", minimum=0, elem_id="known-metres", min_width=120)
+                c["metres"] = gr.Number(0, label="Its distance, m", minimum=0, elem_id="known-metres", min_width=120)
+                c["height"] = gr.Number(0, label="Or: camera height, m", minimum=0, elem_id="height", min_width=120)
             c["bundle"] = gr.Checkbox(
                 False, label="Put the browser’s runtime into the kit (10 MB more; its page then needs no other server)"
             )
@@ -265,7 +267,11 @@ def _wire(
 
     exports = [c["export_live"], c["make_kit"], c["stop_kit"], job]
     made = c["make_kit"].click(
-        calls.make_kit, [key, c["place"], c["metres"], c["bundle"]], exports, concurrency_limit=None, **_QUIET
+        calls.make_kit,
+        [key, c["place"], c["metres"], c["height"], c["bundle"]],
+        exports,
+        concurrency_limit=None,
+        **_QUIET,
     )
     made.then(
         functools.partial(_named, calls.kit_made, c),

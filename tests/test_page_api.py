@@ -113,7 +113,7 @@ def test_cancelling_ends_the_run(server: Server) -> None:
 @pytest.mark.parametrize("run", ["", "x" * 22, "../../etc", "example-street"])
 def test_runs_that_there_are_not(server: Server, run: str) -> None:
     for call in (
-        lambda: server.client.predict(run=run, place="", metres=None, api_name="/export"),
+        lambda: server.client.predict(run=run, api_name="/export"),
         lambda: server.client.predict(run=run, picture=None, variant="fp32", api_name="/predict"),
     ):
         with pytest.raises(AppError, match="not here"):

@@ -15,9 +15,10 @@ from PIL import Image
 
 from demo import render
 from demo.api import Endpoints
-from demo.callbacks import Callbacks, Chosen, Watch, Wishes, known_depth
+from demo.callbacks import Callbacks, Chosen, Watch, Wishes, known_depth, wished
 from demo.config import Example
 from demo.estimate import ORDER
+from demo.export_job import ExportWish
 from demo.jobs import OUR_FAULT
 from demo.results import view_of, webp
 from demo.service import Service, Waiting
@@ -345,6 +346,14 @@ def test_known_depths() -> None:
     for place, metres in (("", 2.0), ("3, 20", 2.0), ("a, b, c", 2.0), ("3, 20, 40", None), ("3, 20, 40", -1.0)):
         with pytest.raises(ConfigError):
             known_depth(place, metres)
+
+
+def test_metres_are_asked_for_one_way() -> None:
+    assert wished("", 0, 0) == ExportWish()
+    assert wished("", 0, 1.6) == ExportWish(camera_height_m=1.6)
+    for asked in (("3, 20, 40", 2.5, 1.6), ("", 0, -1.0), ("", 0, float("nan"))):
+        with pytest.raises(ConfigError):
+            wished(*asked)
 
 
 def test_no_file_of_the_server_is_named_as_intrinsics() -> None:
