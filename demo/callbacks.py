@@ -193,10 +193,8 @@ class Callbacks:
             yield (render.notice(str(error)), *idle, None, None, hidden)
             return
         try:
-            busy = (gr.Button(visible=False), gr.Button(visible=True, interactive=True))
+            busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
             watch = Watch(self.service.rates.stages_s(chosen.look.frames, config.network, str(config.preset)))
-            if chosen.look.pictures:
-                watch.live.photo = ""
             yield (render.live(watch.live), *busy, job.id, None, hidden)
             while job.ended is None:
                 if watch.hear(job, self.config.poll_s):

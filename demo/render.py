@@ -103,7 +103,6 @@ class Live:
     """Data URI: the first frame's depth before."""
     now: str = ""
     """Data URI: and as the network sees it now."""
-    photo: str = ""
     stopping: bool = False
 
     @property
@@ -116,7 +115,7 @@ def live(state: Live) -> str:
     if state.stopping:
         return '<div class="live" aria-live="polite"><p class="headline">Stopping…</p></div>'
     if state.place:
-        people = "one run is" if state.place == 1 else f"{state.place} runs are"
+        people = "One run is" if state.place == 1 else f"{state.place} runs are"
         return (
             f'<div class="live" aria-live="polite"><p class="headline">You are number {state.place} in line</p>'
             f"<p>{people} before you; yours starts by itself. The page may stay in the background.</p></div>"

@@ -67,7 +67,7 @@ class DepthCompare extends HTMLElement {
     this.over = make("img", { alt: "", draggable: "false", class: "dc-over" });
     this.tags = [make("span", { class: "dc-tag dc-left" }), make("span", { class: "dc-tag dc-right" })];
     this.spot = make("span", { class: "dc-spot", hidden: true });
-    const stage = make("div", { class: "dc-stage", style: `aspect-ratio:${width}/${height}` }, this.under, this.over, ...this.tags, this.spot);
+    const stage = make("div", { class: "dc-stage", style: `aspect-ratio:${width}/${height};--ratio:${width / height}` }, this.under, this.over, ...this.tags, this.spot);
     if (!this.single) {
       this.divider = make("input", { type: "range", min: "0", max: "100", step: "0.5", value: "50", class: "dc-split", "aria-label": "Divider between the two pictures" });
       this.divider.addEventListener("input", () => {
