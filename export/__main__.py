@@ -52,6 +52,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar=("FRAME", "ROW", "COLUMN", "METRES"),
         help="depth that was measured at one pixel of one frame (counted from 0): makes the output metres",
     )
+    parser.add_argument(
+        "--camera-height",
+        type=float,
+        metavar="METRES",
+        help="how high above the ground the camera was: makes the output metres, too",
+    )
     parser.add_argument("--no-kit", action="store_true", help=f"models alone, no {KIT}")
     parser.add_argument("--bundle-runtime", action="store_true", help="the browser's runtime goes into the kit, too")
     options = parser.parse_args(arguments)
@@ -76,6 +82,7 @@ def _export(options: argparse.Namespace) -> int:
         opset=options.opset,
         device=options.device,
         known_depth=known_depth,
+        camera_height_m=options.camera_height,
     )
     with progress_bars() as bars:
         report = export_run(options.run, options.out, config, bars.on_progress)

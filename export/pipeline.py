@@ -27,11 +27,15 @@ from export.report import Attempt, ExportReport, FileReport, HeldOutReport
 from export.run import FinishedRun
 from export.runtime import OnnxDepth, Provider
 from export.spec import Graph, ModelMetadata, Variant
+from sfmttr import sfm
 from sfmttr.compare import Column, errors_at_points
 from sfmttr.errors import ConfigError, DeviceError, NetworkError, RunFolderError
+from sfmttr.geometry import resize_numpy
+from sfmttr.ground import camera_height
 from sfmttr.metrics import DepthMetrics
 from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, neighbours_of
 from sfmttr.networks.weights import sha256_of
+from sfmttr.outputs import read_maps
 from sfmttr.pipeline import weights_hash
 from sfmttr.runs import RunFolder, atomic_folder, settings_key, write_json
 from sfmttr.types import HW, DepthKind, OnProgress, Progress, ignore_progress
@@ -43,6 +47,8 @@ FOLDER = "export"
 CALIBRATION_FRAMES = 16
 FLOAT_LAYERS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 """How many of the layers that hurt most are kept in float, from one attempt at int8 to the next."""
+HEIGHT_FRAMES = 20
+"""Frames that the camera's height is read off."""
 _CPU = "CPUExecutionProvider"
 PROVIDERS: Mapping[str, tuple[Provider, ...]] = {
     "cpu": (_CPU,),
@@ -73,6 +79,12 @@ class ExportConfig:
     """What onnxruntime is checked and timed on: one of `PROVIDERS`."""
     known_depth: KnownDepth | None = None
     """Makes metres of the network's units."""
+    camera_height_m: float | None = None
+    """Does so too: how high above the ground the camera was."""
+
+    @property
+    def in_metres(self) -> bool:
+        return self.known_depth is not None or self.camera_height_m is not None
 
 
 def export_run(
@@ -151,8 +163,8 @@ class _Export:
         self._network = run.refined_network()
         self._working_hw = self._network.working_hw(run.frames.hw)
         self._torch = TorchPredictor(self._network, self._working_hw)
-        in_metres = config.known_depth is not None
-        self._scale = 1.0 if config.known_depth is None else _metres_per_unit(config.known_depth, run, self._torch)
+        in_metres = config.in_metres
+        self._scale = _scale(config, run, self._torch)
         self._exact = _Scaled(self._torch, self._scale, DepthKind.METRIC if in_metres else run.kind)
         self._held_out = run.held_out()
         self._metadata = _metadata(run, self._network, self._working_hw, self._scale, in_metres=in_metres)
@@ -341,6 +353,27 @@ def _metadata(
         held_out_points=0 if held_out is None else int(held_out[Column.AFTER]["count"]),
         neighbours=network.neighbours,
     )
+
+
+def _scale(config: ExportConfig, run: FinishedRun, predictor: TorchPredictor) -> float:
+    """What the network's depth has to be multiplied with. Raises `ConfigError` when two things ask for it."""
+    if config.known_depth is not None and config.camera_height_m is not None:
+        raise ConfigError("give a known depth or the camera's height, not both: they may contradict each other")
+    if config.known_depth is not None:
+        return _metres_per_unit(config.known_depth, run, predictor)
+    if config.camera_height_m is not None:
+        return _metres_by_height(config.camera_height_m, run)
+    return 1.0
+
+
+def _metres_by_height(height_m: float, run: FinishedRun) -> float:
+    """By the ground plane in the refined depth. Raises `AlignmentError` when too few frames show it."""
+    if not (math.isfinite(height_m) and height_m > 0):
+        raise ConfigError(f"the camera's height is {height_m} m; it has to be more than 0")
+    maps = read_maps(run.folder / "depth" / f"{Column.AFTER}.npz")
+    views = sfm.load_model(run.frames, run.folder / "sfm").views
+    few = views[:: max(1, len(views) // HEIGHT_FRAMES)]
+    return height_m / camera_height((resize_numpy(maps[v.frame], run.frames.hw), v.camera) for v in few)
 
 
 def _metres_per_unit(known: KnownDepth, run: FinishedRun, predictor: TorchPredictor) -> float:

@@ -9,7 +9,7 @@ from points a weak prior pulls the correction to none. It needs no training.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.nn import functional
 from sfmttr.config import FuseConfig
 from sfmttr.geometry import resize_numpy, sample_numpy
 from sfmttr.targets import Observations, sample_at
+from sfmttr.threads import in_order
 from sfmttr.types import HW
 
 CELLS_PER_SIGMA = 1.5
@@ -137,11 +138,18 @@ def trusted_share(residual: np.ndarray, config: FuseConfig) -> np.ndarray:
 
 
 def fuse_clip(
-    maps: np.ndarray, observations: Observations, reference: np.ndarray, weight: np.ndarray, hw: HW, config: FuseConfig
+    maps: np.ndarray,
+    observations: Observations,
+    reference: np.ndarray,
+    weight: np.ndarray,
+    hw: HW,
+    config: FuseConfig,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """(N, h, w) float32 at `hw`: `maps` (N, h', w') fused with each frame's points; without points only resized.
 
-    `reference` (M,) depth at `observations` (sorted by frame), in the unit of `maps`; `weight` (M,) in [0, 1].
+    `reference` (M,) depth at `observations` (sorted by frame), in the unit of `maps`; `weight` (M,) in [0, 1]. `tell`
+    hears how many frames are done; what it raises ends the work and passes through.
     """
     weight = weight * trusted_share(np.log(reference) - np.log(sample_at(maps, observations)), config)
 
@@ -149,5 +157,9 @@ def fuse_clip(
         rows = slice(*np.searchsorted(observations.frame, [frame, frame + 1]))
         return fuse(maps[frame], observations.grid[rows], reference[rows], weight[rows], hw, config)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:  # filters and sampling release the GIL
-        return np.stack(list(pool.map(fused, range(len(maps)))))
+    result = np.empty((len(maps), *hw), np.float32)
+    with in_order(fused, len(maps)) as frames:
+        for frame, depth in enumerate(frames):
+            result[frame] = depth
+            tell(frame + 1)
+    return result

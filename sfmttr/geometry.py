@@ -24,6 +24,11 @@ def grid_from_pixels(xy_px: np.ndarray, hw: HW) -> np.ndarray:
     return (2.0 * np.asarray(xy_px, np.float64) / np.array([hw[1], hw[0]], np.float64) - 1.0).astype(np.float32)
 
 
+def pixels_from_grid(grid: np.ndarray, hw: HW) -> np.ndarray:
+    """(N, 2) pixels of `grid` (N, 2): the inverse of `grid_from_pixels`."""
+    return (grid + 1) * 0.5 * np.array([hw[1], hw[0]])
+
+
 def sample(maps: Tensor, grid: Tensor, *, mode: str = "bilinear") -> Tensor:
     """Values of `maps` (C, H, W) at `grid` (M, 2): (C, M). Beyond the outermost pixel centres: the border."""
     values = functional.grid_sample(maps[None], grid[None, None], mode=mode, padding_mode="border", align_corners=False)

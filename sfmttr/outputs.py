@@ -8,8 +8,8 @@ comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetens
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ from sfmttr import clouds, viz
 from sfmttr.clouds import PosedDepth
 from sfmttr.compare import Column, Maps
 from sfmttr.depth_files import PngScale, choose_png_scale, write_depth_exr, write_depth_png
-from sfmttr.errors import RunFolderError
-from sfmttr.geometry import resize_numpy
+from sfmttr.errors import Cancelled, RunFolderError
+from sfmttr.geometry import pixels_from_grid, resize_numpy
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.refine import RefineResult
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import atomic_file, read_json, write_json
 from sfmttr.targets import Split
+from sfmttr.threads import in_order
 from sfmttr.types import Depth, DepthKind, FrameSet, OnProgress, Progress, SparseModel
 from sfmttr.video_writer import write_comparison_video
 from sfmttr.viz import ColourRange, PointClass
@@ -116,6 +117,8 @@ class _Clip:
     maps: Maps
     range: ColourRange
     unit: str
+    tell: Callable[[], None]
+    """Called for every frame that is written; it raises when the run was stopped."""
 
     @property
     def best(self) -> np.ndarray:
@@ -143,7 +146,15 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Pa
     """Write depth, pictures, video and clouds; give what is there now."""
     shown = [maps[column] for column in (Column.BEFORE, Column.AFTER) if column in maps]
     unit = "m" if result.kind is DepthKind.METRIC else "network units"
-    clip = _Clip(result, maps, viz.colour_range(frame for values in shown for frame in values), unit)
+    now = Progress("outputs", 0, 1)
+    stopped = threading.Event()
+
+    def tell() -> None:
+        if stopped.is_set():
+            raise Cancelled("stopped")
+        on_progress(now)
+
+    clip = _Clip(result, maps, viz.colour_range(frame for values in shown for frame in values), unit, tell)
     config = result.config.output
     jobs: list[tuple[str, Callable[[_Clip], None]]] = [("depth", _write_depth)]
     if config.pictures:
@@ -152,30 +163,23 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Pa
         if config.clouds and isinstance(result.sparse, SparseModel) and result.refined is not None:
             clouds_made = beside.submit(_write_clouds, clip)
             jobs.append(("clouds", lambda _: clouds_made.result()))
-        for i, (name, job) in enumerate(jobs):
-            on_progress(Progress("outputs", i, len(jobs), name))
-            job(clip)
+        try:
+            for i, (name, job) in enumerate(jobs):
+                now = Progress("outputs", i, len(jobs), name)
+                on_progress(now)
+                job(clip)
+        except BaseException:
+            stopped.set()  # or the clouds would be finished first
+            raise
     on_progress(Progress("outputs", len(jobs), len(jobs)))
     return planned_files(result.folder)
 
 
 def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:
-    """`write` for every frame, on two threads: PNG compression releases the GIL."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for _ in pool.map(write, range(len(clip.result.frames))):
-            pass
-
-
-def _ahead(make: Callable[[int], np.ndarray], count: int, most: int = 6) -> Iterator[np.ndarray]:
-    """`make(0)`, `make(1)`, ... in order, made on two threads at most `most` ahead of who reads them."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        waiting = deque(pool.submit(make, i) for i in range(min(most, count)))
-        for following in range(most, count + most):
-            yield waiting.popleft().result()
-            if following < count:
-                waiting.append(pool.submit(make, following))
-            elif not waiting:
-                return
+    """`write` for every frame."""
+    with in_order(write, len(clip.result.frames)) as written:
+        for _ in written:
+            clip.tell()
 
 
 def png_scale(clip_maps: list[np.ndarray], kind: DepthKind) -> PngScale:
@@ -234,8 +238,13 @@ def _panels(clip: _Clip, frame: int) -> np.ndarray:
 
 
 def _write_video(clip: _Clip) -> None:
-    frames = _ahead(lambda frame: _panels(clip, frame), len(clip.result.frames))
-    write_comparison_video(clip.result.folder / "comparison.mp4", frames, clip.result.config.output.video_fps)
+    def told(panels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for picture in panels:
+            clip.tell()
+            yield picture
+
+    with in_order(lambda frame: _panels(clip, frame), len(clip.result.frames)) as panels:
+        write_comparison_video(clip.result.folder / "comparison.mp4", told(panels), clip.result.config.output.video_fps)
 
 
 # --------------------------------------------------------------------------------------- pictures
@@ -255,23 +264,22 @@ def _write_pictures(clip: _Clip) -> None:
         _write_picture(folder / "points.png", points_picture(clip.result.frames, aligned, nearest))
 
 
+def point_classes(aligned: Aligned) -> np.ndarray:
+    """What became of every observation: (M,) of the values of `PointClass`."""
+    observations = aligned.observations
+    strict = np.zeros(len(observations), bool)
+    strict[np.flatnonzero(observations.trainable)[aligned.alignment.strict]] = True
+    used = np.where(strict, PointClass.STRICT, PointClass.RELAXED)
+    taught = np.where(aligned.selection.keep, used, PointClass.REJECTED)
+    return np.where(observations.split != Split.TRAIN, PointClass.HELD_OUT, taught)
+
+
 def points_picture(frames: FrameSet, aligned: Aligned, frame: int) -> np.ndarray:
     """The frame with its points by class: strict, relaxed, rejected, held out."""
     rows = aligned.observations.frame == frame
-    here = aligned.observations.where(rows)
-    strict = np.zeros(len(aligned.observations), bool)
-    strict[np.flatnonzero(aligned.observations.trainable)[aligned.alignment.strict]] = True
-    classes = np.where(
-        here.split != Split.TRAIN,
-        PointClass.HELD_OUT,
-        np.where(
-            ~aligned.selection.keep[rows],
-            PointClass.REJECTED,
-            np.where(strict[rows], PointClass.STRICT, PointClass.RELAXED),
-        ),
-    )
-    xy_px = (here.grid + 1) * 0.5 * np.array([frames.hw[1], frames.hw[0]])
-    return viz.overlay_points(frames.read(frame).rgb, xy_px, [PointClass(str(name)) for name in classes])
+    xy_px = pixels_from_grid(aligned.observations.grid[rows], frames.hw)
+    classes = [PointClass(str(name)) for name in point_classes(aligned)[rows]]
+    return viz.overlay_points(frames.read(frame).rgb, xy_px, classes)
 
 
 # ----------------------------------------------------------------------------------------- clouds
@@ -288,6 +296,7 @@ def _write_clouds(clip: _Clip) -> None:
 
         def posed(chosen: list[int], maps: np.ndarray = maps) -> Iterator[PosedDepth]:
             for i in chosen:
+                clip.tell()
                 frame = views[i].frame
                 yield PosedDepth(clip.result.frames.read(frame).rgb, clip.depth(maps, frame), views[i])
 

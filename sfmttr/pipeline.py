@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import agreement, align, relaxed_inliers
+from sfmttr.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import Objective, RunConfig, TruthConfig
-from sfmttr.device import Compute, choose_compute
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
@@ -30,8 +30,8 @@ from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.weights import cache_folder
 from sfmttr.photometric import photometric_views
-from sfmttr.predict import predict_maps, prepare_images
-from sfmttr.refine import Refinement, RefineResult, RefineStep
+from sfmttr.predict import prepare_images
+from sfmttr.refine import RefineResult, RefineStep
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import RunFolder, settings_key
 from sfmttr.targets import (
@@ -48,8 +48,6 @@ from sfmttr.targets import (
 from sfmttr.trust import judge
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
 
-OnStep = Callable[[RefineStep, Refinement], None]
-"""Called after every step of the refinement. It may raise `Cancelled`."""
 T = TypeVar("T")
 
 _EXPORTS = ("export", "kit")
@@ -72,19 +70,17 @@ DOUBTFUL_HEALTH = 0.75
 """Below this health, frames and tracks that disagree grossly with the network are left out."""
 
 
-def _ignore_step(step: RefineStep, refinement: Refinement) -> None:
-    """The `OnStep` of callers that do not want any."""
-
-
 def run(
     clip: Path,
     out: Path,
     config: RunConfig,
     on_progress: OnProgress = ignore_progress,
-    on_step: OnStep = _ignore_step,
+    on_step: OnStep = ignore_step,
+    backend: Backend | None = None,
 ) -> RunResult:
     """Refine `config.network` on `clip` and write everything into the run folder `out`.
 
+    Networks run on `backend`; without one, in this process on `config.device`.
     A second call with the same `out` goes on at the first stage that is missing or whose settings changed.
     Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
     """
@@ -92,7 +88,7 @@ def run(
     try:
         with RunFolder(out) as folder:
             folder.describe(config, config.seed)
-            return _Run(clip, folder, config, on_progress, on_step).execute()
+            return _Run(clip, folder, config, on_progress, on_step, backend or LocalBackend(config.device)).execute()
     except BaseException as error:
         stopped = (Cancelled, KeyboardInterrupt)
         # Who stopped may go on from the frames; who gave wrong input gets no half-written run.
@@ -125,10 +121,17 @@ class _Run:
     """One execution. Expensive results are cached properties, so that a resumed run computes only what it needs."""
 
     def __init__(
-        self, clip: Path, folder: RunFolder, config: RunConfig, on_progress: OnProgress, on_step: OnStep
+        self,
+        clip: Path,
+        folder: RunFolder,
+        config: RunConfig,
+        on_progress: OnProgress,
+        on_step: OnStep,
+        backend: Backend,
     ) -> None:
         self._clip, self._folder, self._config = clip, folder, config
         self._on_progress, self._on_step = on_progress, on_step
+        self._backend = backend
         self._path = folder.path
         self._timings: dict[str, float] = {}
 
@@ -157,10 +160,6 @@ class _Run:
     @cached_property
     def _network(self) -> DepthNetwork:
         return networks.load(self._config.network, self._config.weights_dir, self._on_progress)
-
-    @cached_property
-    def _compute(self) -> Compute:
-        return choose_compute(self._config.device)
 
     @cached_property
     def _truth(self) -> TruthConfig | None:
@@ -220,7 +219,7 @@ class _Run:
     @cached_property
     def _before(self) -> np.ndarray:
         def predict() -> np.ndarray:
-            return predict_maps(self._network, self._images, self._compute, "before", self._on_progress)
+            return self._backend.predict(self._network, self._images, "before", self._on_progress)
 
         return self._maps_stage("before", self._before_key, predict)
 
@@ -263,7 +262,7 @@ class _Run:
     def _refine_key(self) -> str:
         config = self._config
         sparse = self._folder.manifest.stage("sfm")
-        settings = [config.recipe, config.split, config.seed, str(self._compute.device), self._network.late_cost]
+        settings = [config.recipe, config.split, config.seed, self._backend.device, self._network.late_cost]
         settings.append(config.tune_on)
         return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
 
@@ -293,27 +292,20 @@ class _Run:
         if config.objective is not Objective.SFM:
             assert isinstance(self._sparse, SparseModel), "what is aligned has a model"
             views = photometric_views(self._sparse, aligned.alignment.scale, left_out)
-        refinement = Refinement(
-            self._network,
-            self._images,
-            targets,
-            config,
-            self._compute,
-            self._config.seed,
-            left_out=left_out,
-            views=views,
-        )
-        for step in refinement.steps():
+
+        def on_step(step: RefineStep, live: LiveNetwork) -> None:
             self._on_progress(Progress("refine", step.index, step.total))
-            self._on_step(step, refinement)
-        return refinement.result()
+            self._on_step(step, live)
+
+        task = RefineTask(self._network, self._images, targets, config, self._config.seed, tuple(left_out), views)
+        return self._backend.refine(task, on_step)
 
     def _after(self, refined: RefineResult) -> np.ndarray:
         def predict() -> np.ndarray:
             if refined.rolled_back:
                 return self._before
             self._network.load_state_dict(refined.weights)
-            return predict_maps(self._network, self._images, self._compute, "after", self._on_progress)
+            return self._backend.predict(self._network, self._images, "after", self._on_progress)
 
         return self._maps_stage("after", settings_key(self._refine_key, "after"), predict)
 
@@ -325,9 +317,15 @@ class _Run:
         weight = point_weights(observations, self._config.recipe.weight)
         reference = (aligned.alignment.scale * observations.z).astype(np.float32)
         hw = fusion_hw(self._frames.hw, self._config.fuse)
-        return self._maps_stage(
-            name, key, lambda: fuse_clip(maps, observations, reference, weight, hw, self._config.fuse)
-        )
+
+        def fuse() -> np.ndarray:
+            tell = partial(self._tell_fused, name, len(maps))
+            return fuse_clip(maps, observations, reference, weight, hw, self._config.fuse, tell)
+
+        return self._maps_stage(name, key, fuse)
+
+    def _tell_fused(self, name: str, total: int, done: int) -> None:
+        self._on_progress(Progress(name, done, total))
 
     # ------------------------------------------------------------------------------- the whole
 
@@ -366,7 +364,7 @@ class _Run:
     def _check_inputs(self) -> None:
         """Everything that can be wrong with what was asked for, before minutes are spent on it."""
         truth, intrinsics = self._truth, self._config.intrinsics
-        _ = self._compute, self._network
+        _ = self._backend.device, self._network
         if truth is not None:
             check_folder(truth.folder, truth.scale)
         if intrinsics is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,13 +9,14 @@ from torch import Tensor
 from sfmttr.device import Compute
 from sfmttr.errors import NetworkError
 from sfmttr.networks.base import DepthNetwork
+from sfmttr.threads import in_order
 from sfmttr.types import FrameSet, OnProgress, Progress, ignore_progress
 
 
 def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
     """(N, 3, h, w) float32: all frames at the network's working size. Decoded once; training reads from here."""
-    with ThreadPoolExecutor(max_workers=2) as pool:  # decoding and resizing release the GIL
-        return torch.cat(list(pool.map(lambda i: network.prepare(frames.read(i).rgb), range(len(frames)))))
+    with in_order(lambda i: network.prepare(frames.read(i).rgb), len(frames)) as images:
+        return torch.cat(list(images))
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ import copy
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,21 @@ class RefineResult:
     losses: tuple[float, ...]
     validation: tuple[tuple[int, float], ...]
     """(step, error) for each time that it was measured; step 0 is the unrefined network with its best scale."""
+
+
+@dataclass(frozen=True)
+class RefineCheckpoint:
+    """Where a refinement stands, on the CPU: another process can go on from here as if nothing had happened."""
+
+    step: int
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    """State dict of the optimiser."""
+    best: tuple[int, float, Mapping[str, Tensor]]
+    """Step, validation error and weights."""
+    losses: tuple[float, ...]
+    validation: tuple[tuple[int, float], ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +158,7 @@ class Refinement:
         *,
         left_out: Collection[int] = (),
         views: Mapping[int, TargetView] | None = None,
+        checkpoint: RefineCheckpoint | None = None,
     ) -> None:
         if not targets.train or not targets.validation:
             raise AlignmentError("No frame has points to learn from and points to check with: use a longer clip.")
@@ -161,11 +179,17 @@ class Refinement:
         self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
         self._config = affordable(config, network) if self._early_is_fixed else config
         self._features: dict[int, tuple[Tensor, ...]] = {}
-        self._original = state_dict_cpu(network)
-        self._best = (0, self._validation_error(targets.network_scale), self._original)
-        self._curve = [(0, self._best[1])]
+        self._start = checkpoint
+        self._optimizer: torch.optim.Optimizer | None = None
         self._losses: list[float] = []
-        self._seconds = time.perf_counter() - started
+        if checkpoint is None:
+            self._best = (0, self._validation_error(targets.network_scale), state_dict_cpu(network))
+            self._curve = [(0, self._best[1])]
+        else:
+            self._network.load_state_dict(checkpoint.weights)
+            self._best, self._curve = checkpoint.best, list(checkpoint.validation)
+            self._losses += checkpoint.losses
+        self._seconds = time.perf_counter() - started + (checkpoint.seconds if checkpoint else 0.0)
 
     def steps(self) -> Iterator[RefineStep]:
         """Run the loop; each step is yielded once it is done. Ends early when the caller stops iterating."""
@@ -174,12 +198,18 @@ class Refinement:
         parameters = trained_parameters(network, config.trained)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
+        done = self._start.step if self._start else 0
         optimizer = torch.optim.Adam(parameters.values(), lr=config.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-        frames = self._shuffled_frames()
+        if self._start:
+            optimizer.load_state_dict(dict(self._start.optimizer))
+        self._optimizer = optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, config), last_epoch=done - 1
+        )
+        frames = islice(self._shuffled_frames(), done * config.frames_per_step, None)
         checks = validation_steps(config)
         started = time.perf_counter() - self._seconds
-        for index in range(1, config.steps + 1):
+        for index in range(done + 1, config.steps + 1):
             loss = torch.stack([self._loss(next(frames)) for _ in range(config.frames_per_step)]).mean()
             loss.backward()
             optimizer.step()
@@ -189,6 +219,25 @@ class Refinement:
             validation = self._check(index) if index in checks else None
             self._seconds = time.perf_counter() - started
             yield RefineStep(index, config.steps, self._losses[-1], validation, self._seconds)
+
+    @property
+    def total(self) -> int:
+        """Steps that it makes from beginning to end."""
+        return self._config.steps
+
+    def checkpoint(self) -> RefineCheckpoint:
+        """Where it stands. Raises ValueError before the first step: there is nothing to go on from, then."""
+        if self._optimizer is None:
+            raise ValueError("no step was made yet")
+        return RefineCheckpoint(
+            len(self._losses),
+            state_dict_cpu(self._network),
+            _on_cpu(self._optimizer.state_dict()),
+            self._best,
+            tuple(self._losses),
+            tuple(self._curve),
+            self._seconds,
+        )
 
     def result(self) -> RefineResult:
         """The best weights so far; may be called after an early stop."""
@@ -280,6 +329,17 @@ class Refinement:
             weight += float(targets.weight.sum())
         error = total / weight if weight > 0 else float("inf")
         return error if np.isfinite(error) else float("inf")
+
+
+def _on_cpu(value: Any) -> Any:
+    """A copy of nested dicts and lists with all tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(each) for each in value)
+    return value
 
 
 def validation_steps(config: RefineConfig) -> set[int]:

@@ -9,11 +9,10 @@ from sfmttr.align import Agreement, Alignment
 from sfmttr.compare import Comparison
 from sfmttr.config import RunConfig
 from sfmttr.refine import RefineResult
+from sfmttr.runs import REPORT as REPORT
 from sfmttr.targets import Observations, Selection
 from sfmttr.trust import Trust
 from sfmttr.types import DepthKind, FrameSet, NoModel, SparseModel
-
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ from sfmttr.errors import RunFolderError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+REPORT = "report.json"
+"""What a finished run found."""
 LOCK = ".lock"
 _TEMPORARY = ".tmp-"
 

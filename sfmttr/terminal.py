@@ -11,11 +11,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sfmttr.backend import LiveNetwork
 from sfmttr.compare import Column, Comparison
 from sfmttr.evaluation import Evaluation
 from sfmttr.metrics import DepthMetrics
 from sfmttr.networks import NetworkSummary
-from sfmttr.refine import Refinement, RefineStep
+from sfmttr.refine import RefineStep
 from sfmttr.report import MEASURES
 from sfmttr.results import RunResult
 from sfmttr.types import NoModel
@@ -38,6 +39,8 @@ STAGES = {
     "before": "depth before",
     "refine": "refining",
     "after": "depth after",
+    "before_fused": "fusing before",
+    "after_fused": "fusing after",
     "outputs": "writing results",
 }
 
@@ -53,7 +56,7 @@ class Bars:
         task = self._task(report.stage)
         self._progress.update(task, completed=report.done, total=report.total or None, note=report.note)
 
-    def on_step(self, step: RefineStep, refinement: Refinement) -> None:
+    def on_step(self, step: RefineStep, live: LiveNetwork) -> None:
         if step.validation is not None:
             self._progress.update(self._task("refine"), note=f"validation error {step.validation:.4f}")
 

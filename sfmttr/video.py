@@ -14,12 +14,13 @@ from sfmttr._video.archive import Archive
 from sfmttr._video.choice import check_enough, keep_frames
 from sfmttr._video.clip import ClipInfo, ClipKind, kind_of
 from sfmttr._video.framestore import frame_set_from_folder, frame_store
+from sfmttr._video.images import SUFFIXES as IMAGE_SUFFIXES
 from sfmttr._video.images import ImageSource, archive_files, folder_files, natural_key
 from sfmttr._video.reader import probe_video, video_source
 from sfmttr.config import VideoConfig
 from sfmttr.types import FrameSet, OnProgress, ignore_progress
 
-__all__ = ["ClipInfo", "ClipKind", "frame_set_from_folder", "load_frames", "probe"]
+__all__ = ["IMAGE_SUFFIXES", "ClipInfo", "ClipKind", "frame_set_from_folder", "load_frames", "probe"]
 
 
 def probe(clip: Path, config: VideoConfig) -> ClipInfo:

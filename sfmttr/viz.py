@@ -353,6 +353,11 @@ MAX_ERROR = 0.25
 """Relative error at the end of `error_overlay`'s colours."""
 
 
+def error_table() -> np.ndarray:
+    """(256, 3) uint8: colours of relative errors from 0 (blue) to `MAX_ERROR` and more (red)."""
+    return _colour_table("RdYlBu_r")
+
+
 def error_overlay(rgb: np.ndarray, xy_px: np.ndarray, relative_error: np.ndarray) -> np.ndarray:
     """Points (M, 2) over the picture, coloured by relative error (M,): blue is small, red is `MAX_ERROR` and more.
 
@@ -361,7 +366,7 @@ def error_overlay(rgb: np.ndarray, xy_px: np.ndarray, relative_error: np.ndarray
     layer = _Layer(_muted(rgb))
     known = np.isfinite(relative_error)
     xy_px, error = xy_px[known], np.abs(relative_error[known])
-    colours = _colour_table("RdYlBu_r")[np.rint(np.clip(error / MAX_ERROR, 0, 1) * 255).astype(int)]
+    colours = error_table()[np.rint(np.clip(error / MAX_ERROR, 0, 1) * 255).astype(int)]
     for i in np.argsort(error):  # the worst on top
         red, green, blue = (int(value) for value in colours[i])
         layer.mark((float(xy_px[i, 0]), float(xy_px[i, 1])), _radius(rgb) * 1.15, (red, green, blue))
@@ -376,7 +381,7 @@ def _error_legend(error: np.ndarray, width: int) -> np.ndarray:
     image = Image.new("RGB", (width, line * (1 + two_lines) + MARGIN // 2), PAPER)
     draw = ImageDraw.Draw(image)
     middle = line // 2 + 3
-    ramp = np.repeat(_colour_table("RdYlBu_r")[None, ::2], 12, axis=0)
+    ramp = np.repeat(error_table()[None, ::2], 12, axis=0)
     image.paste(Image.fromarray(ramp), (ramp_x, middle - 6))
     draw.text((MARGIN, middle), "0%", INK, _font(), anchor="lm")
     draw.text((ramp_x + ramp.shape[1] + 8, middle), f"{MAX_ERROR:.0%}+", INK, _font(), anchor="lm")

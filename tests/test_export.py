@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from sfmttr.config import OutputConfig, RunConfig
 from sfmttr.errors import ConfigError, DepthKindError, DeviceError, NetworkError, RunFolderError, SfmttrError
 from sfmttr.networks.base import TorchPredictor, antialiased_resize, resize_image
 from sfmttr.runs import read_manifest
-from sfmttr.types import DepthKind
+from sfmttr.types import Camera, DepthKind
 from tests.data_paths import data_root, existing, weights_root
 from tests.exported import HW, Exported
 from tests.fakes import TINY, TINY_INFO, FakeSfm
@@ -345,6 +345,27 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: 
 def test_a_known_depth_that_cannot_be_is_refused(copied: Path, known: KnownDepth, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         export_run(copied, config=ExportConfig(known_depth=known))
+    assert not (copied / "export").exists()
+
+
+def test_a_known_camera_height_makes_metres(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def two_units(frames: Iterable[tuple[np.ndarray, Camera]]) -> float:
+        seen.extend(depth.shape for depth, camera in frames if camera.hw == depth.shape)
+        return 2.0
+
+    monkeypatch.setattr("export.pipeline.camera_height", two_units)
+    report = export_run(copied, config=ExportConfig(variants=(Variant.FP32,), camera_height_m=1.5))
+    assert seen == [(150, 200)] * 8
+    assert report.metadata.scale == pytest.approx(0.75)
+    assert report.metadata.unit == "metres"
+
+
+@pytest.mark.parametrize(("height", "known"), [(0.0, None), (float("nan"), None), (1.5, KnownDepth(0, 0, 0, 1.0))])
+def test_a_camera_height_that_cannot_be_is_refused(copied: Path, height: float, known: KnownDepth | None) -> None:
+    with pytest.raises(ConfigError, match=r"more than 0|not both"):
+        export_run(copied, config=ExportConfig(known_depth=known, camera_height_m=height))
     assert not (copied / "export").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -280,3 +281,26 @@ def test_fakes_keep_the_contract() -> None:
     network: DepthNetwork = TinyNetwork()
     assert network.working_hw((720, 1280)) == (96, 160)
     assert network.working_hw((20, 3000)) == (16, 160)
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+
+
+@pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])
+def test_pieces_give_what_the_whole_gives(case: Case, trained: Trained) -> None:
+    config = replace(QUICK, trained=trained)
+    whole = refine(case, config)
+    checkpoint = None
+    for length in (5, 10, 100):
+        piece = Refinement(case.network, case.images, case.targets, config, CPU, 0, checkpoint=checkpoint)
+        steps = list(islice(piece.steps(), length))
+        assert steps[0].index == (checkpoint.step if checkpoint else 0) + 1
+        checkpoint = pickle.loads(pickle.dumps(piece.checkpoint()))
+    result = piece.result()
+    assert (result.losses, result.validation, result.best_step) == (whole.losses, whole.validation, whole.best_step)
+    assert all(torch.equal(value, whole.weights[name]) for name, value in result.weights.items())
+
+
+def test_there_is_nothing_to_go_on_from_before_the_first_step(case: Case) -> None:
+    with pytest.raises(ValueError, match="no step"):
+        Refinement(case.network, case.images, case.targets, QUICK, CPU, 0).checkpoint()

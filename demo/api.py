@@ -1,0 +1,198 @@
+"""The endpoints for programs: /refine, /export, /predict (`gradio_client`). The same callbacks as the page's buttons.
+
+Their inputs are the page's own components, so that what is checked there is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from demo.callbacks import Callbacks, Wishes, visitor, wished
+from demo.estimate import look_at
+from demo.jobs import Job
+from demo.render import plain
+from demo.service import Learning, Waiting
+from demo.uploads import keep_upload
+from sfmttr.errors import Cancelled, ClipError, SfmttrError
+from sfmttr.runs import REPORT, read_json
+from sfmttr.types import Progress
+
+WISHES = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
+"""Components of the form, in the order of the fields of `Wishes`."""
+
+
+def wishes_of(c: dict[str, Any]) -> list[Any]:
+    return [c[name] for name in WISHES]
+
+
+def add(calls: Callbacks, c: dict[str, Any]) -> None:
+    """Add the endpoints to the page that is being built."""
+    endpoints = Endpoints(calls)
+    with gr.Row(visible=False):
+        status = gr.JSON(label="status")
+        run_id, file = gr.Textbox(label="run"), gr.File(label="file")
+        picture = gr.Image(label="picture", type="filepath")
+        depth_file, coloured = gr.File(label="depth (16-bit PNG)"), gr.Image(label="coloured depth", type="filepath")
+        variant = gr.Radio(["fp32", "fp16", "int8"], value="fp32", label="variant")
+        place, metres, height = (
+            gr.Textbox("", label="place"),
+            gr.Number(0, label="metres"),
+            gr.Number(0, label="camera height"),
+        )
+        refine, export, predict = gr.Button(), gr.Button(), gr.Button()
+    refine.click(endpoints.refine, [c["upload"], *wishes_of(c)], [status], api_name="refine", concurrency_limit=None)
+    export.click(
+        endpoints.export, [run_id, place, metres, height], [status, file], api_name="export", concurrency_limit=None
+    )
+    predict.click(
+        endpoints.predict,
+        [run_id, picture, variant],
+        [depth_file, coloured, status],
+        api_name="predict",
+        concurrency_limit=2,
+        concurrency_id="predict",
+    )
+
+
+class Endpoints:
+    """Each ends with a sentence as `gr.Error`, or a result."""
+
+    def __init__(self, calls: Callbacks) -> None:
+        self._calls, self._service = calls, calls.service
+
+    def refine(
+        self,
+        files: list[str] | None,
+        network: str,
+        preset: str,
+        max_frames: int,
+        start: float,
+        end: float,
+        intrinsics: str,
+        seed: int,
+        force: bool,
+        request: gr.Request,
+    ) -> Iterator[dict[str, Any]]:
+        """Refine a network on a clip: one video, one zip, or several images. `end` 0 means all of it.
+
+        Yields `{"stage", "done", "total", ...}` while it runs; at last `{"stage": "done", "run", "refined", "advice",
+        "report"}`. `run` is what /export and /predict want, and `?run=` opens it in a browser.
+        """
+        try:
+            config = Wishes.of((network, preset, max_frames, start, end, intrinsics, seed, force)).run_config(
+                self._calls.config
+            )
+            upload = self._service.store.new()
+        except SfmttrError as error:
+            raise _said(error) from None
+        try:
+            clip = keep_upload(
+                files or [], upload.folder, self._calls.config.max_upload_bytes, self._calls.config.max_files
+            )
+            look_at(clip, config.video)
+            job = self._service.start_run(clip, config, visitor(request))
+            session = yield from self._watched(job)
+            report = read_json(session.run / REPORT)
+            refined = report["refinement"] is not None
+            yield {
+                "stage": "done",
+                "run": session.id,
+                "refined": refined,
+                "advice": plain(str(report["advice"])),
+                "report": report,
+            }
+        except SfmttrError as error:
+            raise _said(error) from None
+        finally:
+            self._service.store.delete(upload)
+
+    def export(
+        self, run: str, place: str, metres: float, camera_height: float, request: gr.Request
+    ) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Freeze a refined run to checked ONNX files: `{"stage": "done", "report"}` and the kit (a zip).
+
+        For output in metres: `place` ("frame, row, column") and `metres`, a depth that was measured, or the
+        `camera_height` above the ground in metres. 0 and "" mean that neither is known.
+        """
+        try:
+            session = self._service.finished(run)
+            if not (self._service.examples.owns(session) and (session.run / "kit.zip").is_file()):
+                job = self._service.start_export(session, wished(place, metres, camera_height), visitor(request))
+                for status in self._watched_steps(job):
+                    yield status, None
+            report = read_json(session.run / "export" / "export_report.json")
+            yield {"stage": "done", "report": report}, str(session.run / "kit.zip")
+        except SfmttrError as error:
+            raise _said(error) from None
+
+    def predict(self, run: str, picture: str | None, variant: str) -> tuple[str, str, dict[str, Any]]:
+        """Depth of a photo by the exported network of a run: a 16-bit PNG, a coloured PNG, and what is in them."""
+        from PIL import Image
+
+        from sfmttr import viz
+        from sfmttr.depth_files import choose_png_scale, write_depth_png
+        from sfmttr.types import Depth, DepthKind
+
+        try:
+            session = self._service.finished(run)
+            if not picture:
+                raise ClipError("Give a photo.")
+            _, depth, facts, view = self._calls.predict(session, picture, 0, variant)
+            folder = session.folder / "predicted"
+            folder.mkdir(exist_ok=True)
+            kind = DepthKind(_kind(session.run))
+            scale = choose_png_scale(kind, float(depth.max()))
+            write_depth_png(folder / "depth.png", Depth(depth, kind), scale)
+            Image.fromarray(viz.colourise(depth, view.colours)).save(folder / "coloured.png")
+        except SfmttrError as error:
+            raise _said(error) from None
+        status = {"depth": scale.sentence, "unit": scale.unit, "facts": facts}
+        return str(folder / "depth.png"), str(folder / "coloured.png"), status
+
+    def _watched(self, job: Job[Any]) -> Any:
+        """Yield the job's progress; return its value. Raises `SfmttrError`."""
+        yield from self._watched_steps(job)
+        assert job.ended is not None
+        return job.ended.value
+
+    def _watched_steps(self, job: Job[Any]) -> Iterator[dict[str, Any]]:
+        try:
+            while job.ended is None:
+                latest = None
+                for event in job.events(self._calls.config.poll_s):
+                    latest = _status(event) or latest
+                if latest:
+                    yield latest
+            if job.ended.problem:
+                raise ClipError(job.ended.problem)
+            if job.ended.stopped:
+                raise Cancelled("The run was stopped.")
+        finally:
+            self._calls._let_go(job)
+
+
+def _status(event: object) -> dict[str, Any] | None:
+    if isinstance(event, Waiting):
+        return {"stage": "waiting", "place": event.place} if event.place else None
+    if isinstance(event, Progress):
+        return {"stage": event.stage, "done": event.done, "total": event.total, "note": event.note}
+    if isinstance(event, Learning) and event.step.validation is not None:
+        return {
+            "stage": "refine",
+            "done": event.step.index,
+            "total": event.step.total,
+            "validation": event.step.validation,
+        }
+    return None
+
+
+def _kind(run: Any) -> str:
+    """Of what the exported network gives."""
+    return str(read_json(run / "export" / "export_report.json")["model"]["kind"])
+
+
+def _said(error: SfmttrError) -> gr.Error:
+    return gr.Error(plain(str(error)), print_exception=False)

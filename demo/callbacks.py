@@ -1,0 +1,465 @@
+"""What happens when something is pressed, for the page and for the API. Values in, values and updates out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from demo import render
+from demo.config import PageConfig
+from demo.estimate import ORDER, Look, left_s, look_at, total_s, warnings
+from demo.export_job import ExportWish
+from demo.jobs import OUR_FAULT, Ended, Job
+from demo.render import Live
+from demo.service import Learning, Service, Waiting
+from demo.sessions import Session
+from demo.uploads import keep_upload
+from sfmttr.config import Preset, RunConfig, VideoConfig
+from sfmttr.errors import ClipError, ConfigError, IntrinsicsError, SfmttrError
+from sfmttr.types import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from demo.results import RunView
+
+_log = logging.getLogger(__name__)
+_GLB = {"before": "cloud_before.glb", "after": "cloud_after.glb"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The clip that a visitor has chosen."""
+
+    clip: Path
+    video: VideoConfig
+    look: Look
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the form says."""
+
+    network: str
+    preset: str
+    max_frames: int
+    start_s: float
+    end_s: float | None
+    """None: the clip's end."""
+    intrinsics: str
+    seed: int
+    force: bool
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Wishes:
+        """From components in the order of the fields. Raises `ConfigError` for what makes no sense."""
+        network, preset, max_frames, start_s, end_s, intrinsics, seed, force = values
+        for name, value in (("start", start_s), ("end", end_s)):
+            if value is not None and not (math.isfinite(float(value)) and float(value) >= 0):
+                raise ConfigError(f"The {name} is {value} s; give seconds from the clip's beginning, 0 or more.")
+        start_s, end_s = float(start_s or 0.0), float(end_s or 0.0) or None
+        if end_s is not None and end_s <= start_s:
+            raise ConfigError("The end lies before the start; give them the other way round.")
+        if preset not in list(Preset):
+            raise ConfigError(f"There is no preset {preset!r}; choose {', '.join(Preset)}.")
+        if seed is None or not 0 <= int(seed) < 2**32:
+            raise ConfigError("The seed has to be a whole number, 0 or more.")
+        return cls(
+            str(network),
+            str(preset),
+            int(max_frames),
+            start_s,
+            end_s,
+            str(intrinsics or "").strip(),
+            int(seed),
+            bool(force),
+        )
+
+    def video(self, config: PageConfig) -> VideoConfig:
+        if not config.least_frames <= self.max_frames <= config.most_frames:
+            raise ConfigError(f"Choose {config.least_frames} to {config.most_frames} frames.")
+        return replace(config.video, max_frames=self.max_frames, start_s=self.start_s, end_s=self.end_s)
+
+    def run_config(self, config: PageConfig) -> RunConfig:
+        _refuse_files(self.intrinsics)
+        return RunConfig(
+            network=self.network,
+            preset=Preset(self.preset),
+            video=self.video(config),
+            intrinsics=self.intrinsics or None,
+            seed=self.seed,
+            force=self.force,
+        )
+
+
+def _refuse_files(intrinsics: str) -> None:
+    """Numbers alone: a name would be looked for on the server's disk."""
+    if intrinsics and not all(_is_number(part) for part in intrinsics.split(",")):
+        raise IntrinsicsError('Give intrinsics as numbers, "fx, fy, cx, cy" in pixels of the clip.')
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Callbacks:
+    """All events of the page, over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.config = service.config
+
+    # ------------------------------------------------------------------------------------- choosing
+
+    def upload(self, files: list[str] | None, *wishes: Any) -> tuple[Any, ...]:
+        """A clip has arrived: (chosen, preview, run button)."""
+        if not files:
+            return None, "", gr.Button(interactive=False)
+        session = self.service.store.new()
+        try:
+            clip = keep_upload(files, session.folder, self.config.max_upload_bytes, self.config.max_files)
+            parsed = Wishes.of(wishes)
+            chosen = self._look(clip, parsed)
+        except SfmttrError as error:
+            self.service.store.delete(session)
+            return None, render.notice(str(error)), gr.Button(interactive=False)
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
+            _log.exception("an upload could not be looked at")
+            self.service.store.delete(session)
+            return None, render.notice(OUR_FAULT), gr.Button(interactive=False)
+        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True)
+
+    def settings(self, chosen: Chosen | None, *wishes: Any) -> tuple[Any, ...]:
+        """The form changed: (chosen, preview, run button)."""
+        if chosen is None:
+            return None, gr.skip(), gr.Button(interactive=False)
+        try:
+            parsed = Wishes.of(wishes)
+            _refuse_files(parsed.intrinsics)
+            if chosen.video != parsed.video(self.config):
+                chosen = self._look(chosen.clip, parsed, chosen.example)
+        except SfmttrError as error:
+            return chosen, render.notice(str(error)), gr.Button(interactive=False)
+        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True)
+
+    def example(self, name: str, *wishes: Any) -> tuple[Any, ...]:
+        """A picture of the gallery was pressed: (chosen, preview, run button, upload cleared, key, live)."""
+        example = self.service.examples.by_name(name)
+        parsed = Wishes.of(wishes)
+        chosen = self._look(example.clip, parsed, name)
+        ready = self.service.examples.ready(example)
+        key = self.service.examples.session(example).id if ready else None
+        words = (
+            ""
+            if ready
+            else render.notice(
+                "The finished result of this example is still being made; press Refine to watch it live.", "note"
+            )
+        )
+        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True), None, key, words
+
+    def _look(self, clip: Path, wishes: Wishes, example: str | None = None) -> Chosen:
+        video = wishes.video(self.config)
+        return Chosen(clip, video, look_at(clip, video), example)
+
+    def _preview(self, chosen: Chosen, wishes: Wishes) -> str:
+        stages = self.service.rates.stages_s(chosen.look.frames, wishes.network, wishes.preset)
+        waiting = self.service.line.waiting + (0 if self.service.line.idle else 1)
+        return render.preview(chosen.look, total_s(stages), waiting, list(warnings(chosen.look, self.config)))
+
+    # ------------------------------------------------------------------------------------- refining
+
+    def run(self, chosen: Chosen | None, *wishes: Any, request: gr.Request | None = None) -> Iterator[tuple[Any, ...]]:
+        """The button: (live, run button, stop button, job id, key of the finished run, results)."""
+        idle = (gr.Button(visible=True), gr.Button(visible=False))
+        hidden = gr.Column(visible=False)
+        try:
+            if chosen is None:
+                raise ClipError("Choose a clip or an example first.")
+            config = Wishes.of(wishes).run_config(self.config)
+            job = self.service.start_run(chosen.clip, config, visitor(request))
+        except SfmttrError as error:
+            yield (render.notice(str(error)), *idle, None, None, hidden)
+            return
+        try:
+            busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
+            watch = Watch(self.service.rates.stages_s(chosen.look.frames, config.network, str(config.preset)))
+            yield (render.live(watch.live), *busy, job.id, None, hidden)
+            while job.ended is None:
+                if watch.hear(job, self.config.poll_s):
+                    yield (render.live(watch.live), *((gr.skip(),) * 5))
+            yield self._ended(job.ended, idle, hidden)
+        finally:
+            self._let_go(job)
+
+    def _ended(self, ended: Ended[Session], idle: tuple[Any, ...], hidden: Any) -> tuple[Any, ...]:
+        if ended.value is not None:
+            return ("", *idle, None, ended.value.id, gr.skip())
+        text = ended.problem or "Stopped. Nothing of this run was kept."
+        return (render.notice(text, "error" if ended.problem else "note"), *idle, None, None, hidden)
+
+    def _let_go(self, job: Job[Any]) -> None:
+        """The generator ends, by itself or because its visitor left: so does the job."""
+        job.stop()
+        job.join(self.config.stop_within_s)
+        self.service.jobs.forget(job.id)
+
+    def stop(self, job_id: str | None) -> Any:
+        """The stop button."""
+        if job_id:
+            self.service.jobs.stop(job_id)
+        return gr.Button(value="Stopping…", interactive=False)
+
+    def leave(self, request: gr.Request) -> None:
+        """A visitor closed the page."""
+        self.service.jobs.stop_visitor(visitor(request))
+
+    # -------------------------------------------------------------------------------------- results
+
+    def opened(self, request: gr.Request) -> tuple[str | None, str]:
+        """The page was opened, perhaps by a link to a run: (key, live)."""
+        key = request.query_params.get("run") if request else None
+        if not key:
+            return None, ""
+        try:
+            return self.service.finished(key).id, ""
+        except SfmttrError as error:
+            return None, render.notice(str(error), "note")
+
+    def show(self, key: str | None) -> dict[str, Any]:
+        """Everything of a finished run, by the name of the component that shows it."""
+        if not key:
+            return {"results": gr.Column(visible=False)}
+        try:
+            session = self.service.finished(key)
+            return self._shown(session)
+        except SfmttrError as error:
+            return {"results": gr.Column(visible=False), "live": render.notice(str(error))}
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
+            _log.exception("a run could not be shown")
+            return {"results": gr.Column(visible=False), "live": render.notice(OUR_FAULT)}
+
+    def _shown(self, session: Session) -> dict[str, Any]:
+        from demo.results import view_of
+
+        view = view_of(session)
+        example = self.service.examples.owns(session)
+        has_3d = (view.folder / _GLB["after"]).is_file()
+        return {
+            "results": gr.Column(visible=True),
+            "verdict": render.verdict(view, "" if example else f"?run={session.id}"),
+            "force": gr.Button(visible=view.gate_closed),
+            "compare": render.compare(view, session.id),
+            "no_3d": gr.HTML(visible=not has_3d),
+            "tabs": gr.Tabs(selected="compare"),
+            "points": render.points(view),
+            "report": render.report(view),
+            **self._takeaway(session, view, example),
+        }
+
+    def show_3d(self, key: str | None) -> tuple[Any, Any]:
+        """The tab of 3D was opened: (before, after)."""
+        session = self.service.find(key)
+        paths = [session.run / name for name in _GLB.values()] if session else []
+        if not paths or not all(path.is_file() for path in paths):
+            return gr.Model3D(value=None, visible=False), gr.Model3D(value=None, visible=False)
+        before, after = (gr.Model3D(value=str(path), visible=True) for path in paths)
+        return before, after
+
+    def _takeaway(self, session: Session, view: RunView, example: bool) -> dict[str, Any]:
+        """Downloads, and what needs the exported network."""
+        from demo import takeaway
+
+        has_kit = view.has_kit()
+        seconds = render.duration_words(self.service.rates.export_s(str(view.report["network"])))
+        last = len(view.frames) - 1
+        address = f"view/{session.id}/kit/index.html"
+        kit_link = f'<a class="kit-link" href="{address}" target="_blank">Open the kit’s own page</a>'
+        return {
+            "downloads": render.downloads(session.id, takeaway.offers(session)),
+            "export_box": gr.Column(visible=view.refined and not example),
+            "make_kit": gr.Button(
+                value=f"Make the kit again ({seconds})"
+                if has_kit
+                else f"Freeze the network and make its kit ({seconds})",
+                variant="secondary" if has_kit else "primary",
+                visible=True,
+            ),
+            "export_live": "",
+            "try_box": gr.Column(visible=has_kit),
+            "try_missing": gr.Column(visible=not has_kit),
+            "try_words": _try_words(view),
+            "try_frame": gr.Slider(minimum=0, maximum=max(last, 1), value=last, step=1),
+            "try_result": "",
+            "kit_link": f"<p>{kit_link}: it runs the network in your browser, on pictures, clips and your camera. "
+            "It fetches its runtime from jsdelivr.net unless the kit holds it.</p>"
+            if has_kit
+            else "",
+        }
+
+    # ------------------------------------------------------------------------------------ exporting
+
+    def make_kit(
+        self,
+        key: str | None,
+        place: str,
+        metres: float | None,
+        height: float | None,
+        bundle: bool,
+        request: gr.Request | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """The button in Download: (progress, make button, stop button, job id)."""
+        idle = (gr.Button(visible=True), gr.Button(visible=False))
+        try:
+            session = self.service.finished(key)
+            wish = wished(place, metres, height, bundle=bool(bundle))
+            job = self.service.start_export(session, wish, visitor(request))
+        except SfmttrError as error:
+            yield (render.notice(str(error)), *idle, None)
+            return
+        try:
+            busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
+            yield (render.export_progress("starting", 0, 0), *busy, job.id)
+            while job.ended is None:
+                for event in job.events(self.config.poll_s):
+                    if isinstance(event, Waiting):
+                        yield (render.export_progress("", 0, 0, event.place), *((gr.skip(),) * 3))
+                    elif isinstance(event, Progress):
+                        yield (render.export_progress(event.note, event.done, event.total), *((gr.skip(),) * 3))
+            if job.ended.value is not None:
+                yield ("", *idle, None)
+            else:
+                text = job.ended.problem or "Stopped; there is no kit."
+                yield (render.notice(text, "error" if job.ended.problem else "note"), *idle, None)
+        finally:
+            self._let_go(job)
+
+    def kit_made(self, key: str | None) -> dict[str, Any]:
+        """Downloads and Try it once an export has ended, well or not; its last words stay."""
+        from demo.results import view_of
+
+        session = self.service.find(key)
+        if session is None or not session.finished:
+            return {}
+        shown = self._takeaway(session, view_of(session), self.service.examples.owns(session))
+        del shown["export_live"]
+        return shown
+
+    # --------------------------------------------------------------------------------------- trying
+
+    def try_picture(self, key: str | None, picture: str | None, frame: float, variant: str) -> str:
+        """Depth of a photo, or of a frame of the clip, by the exported network."""
+        try:
+            session = self.service.finished(key)
+            rgb, depth, facts, view = self.predict(session, picture, int(frame), variant)
+        except SfmttrError as error:
+            return render.notice(str(error))
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
+            _log.exception("a picture could not be tried")
+            return render.notice(OUR_FAULT)
+        return render.prediction(rgb, depth, view, facts)
+
+    def predict(
+        self, session: Session, picture: str | None, frame: int, variant: str
+    ) -> tuple[np.ndarray, np.ndarray, list[str], RunView]:
+        """(picture, depth, facts, run). Raises `SfmttrError`."""
+        from demo import trying
+        from demo.results import view_of
+
+        view = view_of(session)
+        rgb = trying.read_photo(Path(picture), self.config.video) if picture else trying.read_frame(view, frame)
+        depth, facts = trying.depth_of(session, rgb, variant)
+        return rgb, depth, facts, view
+
+
+class Watch:
+    """What is known of a run from its events."""
+
+    def __init__(self, stages_s: dict[str, float]) -> None:
+        self.live = Live(stage="start")
+        self._stages_s = stages_s
+        self._since: float | None = None
+        self._range: Any = None
+
+    def hear(self, job: Job[Any], timeout_s: float) -> bool:
+        """Take in what has happened; whether that is worth showing."""
+        news = False
+        for event in job.events(timeout_s):
+            if event is not None:
+                self.take(event)
+                news = True
+        if job.stopping and not self.live.stopping:
+            self.live.stopping = news = True
+        return news
+
+    def take(self, event: object) -> None:
+        import time
+
+        if isinstance(event, Waiting):
+            self.live.place = event.place
+        elif isinstance(event, Progress):
+            if event.stage != self.live.stage:
+                self._since = time.monotonic()
+            self.live.stage, self.live.done, self.live.total = event.stage, event.done, event.total
+            self.live.note = event.note
+            if event.stage in ORDER:
+                spent = time.monotonic() - (self._since or time.monotonic())
+                self.live.left_s = left_s(self._stages_s, event.stage, self.live.share, spent)
+        elif isinstance(event, Learning):
+            self._learn(event)
+
+    def _learn(self, event: Learning) -> None:
+        from sfmttr import viz
+
+        step = event.step
+        self.live.steps = step.total
+        if step.validation is not None:
+            self.live.validation.append((step.index, step.validation))
+        if event.depth is not None:
+            self._range = self._range or viz.colour_range([event.depth])
+            self.live.now = render.picture_uri(viz.colourise(event.depth, self._range), 480)
+            self.live.first = self.live.first or self.live.now
+
+
+def visitor(request: gr.Request | None) -> str:
+    """Whom a job belongs to."""
+    return str(getattr(request, "session_hash", None) or "")
+
+
+def wished(place: str, metres: float | None, height: float | None, *, bundle: bool = False) -> ExportWish:
+    """What an export is asked for. Raises `ConfigError`."""
+    known = known_depth(place, metres)
+    if height and not (math.isfinite(height) and height > 0):
+        raise ConfigError("Give the camera's height in metres, more than 0, or 0 if you do not know it.")
+    if known and height:
+        raise ConfigError("Give a known distance or the camera's height, not both: they may contradict each other.")
+    return ExportWish(known, float(height) if height else None, bundle)
+
+
+def known_depth(place: str, metres: float | None) -> tuple[int, int, int, float] | None:
+    """Frame, row, column and metres of a distance that was measured. Raises `ConfigError`."""
+    if not (place or "").strip() and not metres:
+        return None
+    if not metres or not math.isfinite(metres) or metres <= 0:
+        raise ConfigError("Give the distance of the place in metres, more than 0, or leave the place empty.")
+    try:
+        frame, row, column = (int(part) for part in (place or "").split(","))
+    except ValueError:
+        raise ConfigError('Mark the place in Compare, or give it as "frame, row, column".') from None
+    return frame, row, column, float(metres)
+
+
+def _try_words(view: RunView) -> str:
+    count = len(view.frames)
+    return f"<p>Take another photo of the same place, or one of the clip’s {count} frames.</p>"

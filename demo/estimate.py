@@ -1,0 +1,167 @@
+"""What can be said before the button is pressed: a look at the clip, how long it will take, and what is likely to fail.
+
+Seconds are learnt from the runs that this machine has made; before the first one they are guesses for two CPU cores.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from demo.config import PageConfig
+from sfmttr import video
+from sfmttr.config import Preset, VideoConfig
+from sfmttr.errors import RunFolderError
+from sfmttr.runs import read_json, write_json
+
+LOOKS = 6
+"""Frames of the preview."""
+LOOK_SIDE = 320
+
+PER_FRAME = ("frames", "sfm", "before", "after", "before_fused", "after_fused", "compare", "outputs")
+ORDER = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fused", "compare", "outputs")
+"""Stages as they follow each other."""
+_GUESS_S = {
+    "frames": 0.03,
+    "sfm": 0.7,
+    "before": 0.03,
+    "after": 0.03,
+    "before_fused": 0.05,
+    "after_fused": 0.05,
+    "compare": 0.02,
+    "outputs": 0.08,
+}
+"""Seconds a frame."""
+_GUESS_REFINE_S = {Preset.FAST: 6.0, Preset.DEFAULT: 15.0, Preset.PAPER: 15.0}
+EXPORT_GUESS_S = 30.0
+_MEMORY = 0.5
+"""Weight of the latest run."""
+
+
+class Rates:
+    """Seconds that stages took here, kept in a small file from start to start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, float] = {}
+        try:
+            stored = read_json(path) if path.is_file() else {}
+            self._known = {str(k): float(v) for k, v in stored.items() if math.isfinite(float(v)) and float(v) >= 0}
+        except (RunFolderError, AttributeError, TypeError, ValueError):
+            self._known = {}  # a guess is as good as a damaged file
+
+    def stages_s(self, frames: int, network: str, preset: str) -> dict[str, float]:
+        """Seconds of each stage of a run, in order."""
+        with self._lock:
+            known = dict(self._known)
+        return {stage: self._stage_s(known, stage, frames, network, preset) for stage in ORDER}
+
+    def learn(self, timings_s: Mapping[str, float], frames: int, network: str, preset: str) -> None:
+        """A run of that many frames took so long; stages that were cached say nothing and are to be left out."""
+        for stage, seconds in timings_s.items():
+            if stage in PER_FRAME:
+                self._note(_key(stage, network), seconds / max(frames, 1))
+            elif stage == "refine":
+                self._note(f"refine:{network}:{preset}", seconds)
+        self._save()
+
+    def export_s(self, network: str) -> float:
+        with self._lock:
+            return self._known.get(f"export:{network}", EXPORT_GUESS_S)
+
+    def learn_export(self, seconds: float, network: str) -> None:
+        self._note(f"export:{network}", seconds)
+        self._save()
+
+    def _stage_s(self, known: Mapping[str, float], stage: str, frames: int, network: str, preset: str) -> float:
+        if stage == "refine":
+            return known.get(f"refine:{network}:{preset}", _GUESS_REFINE_S[Preset(preset)])
+        return frames * known.get(_key(stage, network), _GUESS_S[stage])
+
+    def _note(self, key: str, value: float) -> None:
+        with self._lock:
+            before = self._known.get(key, value)
+            self._known[key] = (1 - _MEMORY) * before + _MEMORY * value
+
+    def _save(self) -> None:
+        with self._lock:
+            write_json(self._path, self._known)
+
+
+def _key(stage: str, network: str) -> str:
+    return f"{stage}:{network}" if stage in ("before", "after") else stage
+
+
+@dataclass(frozen=True)
+class Look:
+    """A glance at a clip."""
+
+    info: video.ClipInfo
+    used_s: float | None
+    """Duration between start and end; None for images."""
+    frames: int
+    """That will be used, at most."""
+    pictures: tuple[np.ndarray, ...]
+    """A few frames (h, w, 3) uint8, small."""
+    motion: float
+    """Mean grey levels that neighbours among them differ by; nan with fewer than two."""
+
+
+def look_at(clip: Path, config: VideoConfig) -> Look:
+    """Read a few frames. Raises `ClipError` for a clip that cannot be used at all."""
+    info = video.probe(clip, config)
+    used_s = None
+    if info.duration_s is not None:
+        end_s = info.duration_s if config.end_s is None else min(config.end_s, info.duration_s)
+        used_s = max(0.0, end_s - config.start_s)
+    small = replace(config, max_frames=LOOKS, long_side=LOOK_SIDE, duplicate_threshold=0.0)
+    with tempfile.TemporaryDirectory(prefix="sfmttr-look-") as folder:
+        frames = video.load_frames(clip, small, Path(folder) / "frames")
+        pictures = tuple(frames.read(i).rgb for i in range(len(frames)))
+    greys = [picture.mean(axis=2) for picture in pictures]
+    steps = [float(np.abs(a - b).mean()) for a, b in pairwise(greys)]
+    return Look(info, used_s, info.frames_to_use, pictures, float(np.mean(steps)) if steps else math.nan)
+
+
+def warnings(look: Look, config: PageConfig) -> Iterator[str]:
+    """What is likely to fail, each in one sentence that says what to do."""
+    if look.used_s is not None and look.used_s < config.short_clip_s:
+        yield f"Only {look.used_s:.1f} s of video: structure-from-motion wants a few seconds of walking."
+    elif look.frames < config.few_frames:
+        yield f"Only {look.frames} frames: with 20 or more, more of the place is seen from several sides."
+    if look.motion < config.hardly_moves:
+        yield "The camera hardly moves: walk sideways while filming, a step or two is enough."
+    if look.used_s is not None and look.frames > 1 and look.used_s / look.frames > config.sparse_frames_s:
+        yield (
+            f"Used frames are {look.used_s / look.frames:.1f} s apart, so neighbours may share little: "
+            "choose a shorter stretch, or more frames, under Advanced."
+        )
+
+
+def total_s(stages_s: Mapping[str, float]) -> float:
+    return sum(stages_s.values())
+
+
+def left_s(stages_s: Mapping[str, float], stage: str, share: float, spent_s: float) -> float:
+    """Seconds that are left, `share` (0 to 1) into `stage` after `spent_s` in it."""
+    later = sum(stages_s[each] for each in ORDER[ORDER.index(stage) + 1 :]) if stage in ORDER else total_s(stages_s)
+    planned = stages_s.get(stage, 0.0)
+    # What this stage shows of its own speed counts the more, the more of it is done.
+    own = spent_s / share if share > 0.05 else planned
+    whole = share * own + (1 - share) * max(planned, spent_s)
+    return later + max(0.0, (1 - share) * whole)
+
+
+def words(seconds: float) -> str:
+    """ "about 40 s", "about 2 min"."""
+    if seconds < 90:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    return f"about {round(seconds / 60)} min"

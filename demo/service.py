@@ -1,0 +1,150 @@
+"""What the page does for its visitors, whoever asks: buttons and API alike. Nothing here knows gradio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from demo import gpu
+from demo.config import PageConfig
+from demo.estimate import Rates
+from demo.examples import Examples
+from demo.export_job import ExportWish, export
+from demo.jobs import Job, Jobs
+from demo.line import Line
+from demo.sessions import Session, SessionStore
+from sfmttr.config import RunConfig
+from sfmttr.errors import ClipError
+from sfmttr.types import Progress
+
+if TYPE_CHECKING:
+    from sfmttr.backend import Backend, LiveNetwork
+    from sfmttr.refine import RefineStep
+
+FROM_CACHE = "from the cache"
+Tell = Callable[[object], None]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """So many are before us."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class Learning:
+    """One step of the refinement; now and then with what the network says of the first frame."""
+
+    step: RefineStep
+    depth: np.ndarray | None = field(repr=False)
+
+
+class Service:
+    """One page's work: who has the machine, where results lie, what runs."""
+
+    def __init__(self, config: PageConfig, backend: Callable[[], Backend] | None = None) -> None:
+        self.config = config
+        self.store = SessionStore(config.folder / "visitors", config.keep_s, config.keep_most)
+        self.line = Line(config.line_length)
+        self.jobs = Jobs()
+        self.rates = Rates(config.folder / "rates.json")
+        self.backend = backend or gpu.make_backend()
+        self.examples = Examples(config.folder / "examples", config)
+
+    def find(self, id: object) -> Session | None:
+        """The run or upload with this id, a visitor's or an example's."""
+        return self.examples.find(id) or self.store.find(id)
+
+    def finished(self, id: object) -> Session:
+        """The finished run with this id. Raises `ClipError` with a sentence when there is none."""
+        session = self.find(id)
+        if session is None or not session.finished:
+            raise ClipError(
+                "This run is not here, or not any more: runs are deleted after a day. Please start it anew."
+            )
+        return session
+
+    # ----------------------------------------------------------------------------------- refining
+
+    def start_run(self, clip: Path, config: RunConfig, visitor: str) -> Job[Session]:
+        """Refine `config.network` on `clip`, in a folder of its own."""
+        job: Job[Session] = Job(lambda tell: self._run(clip, config, tell))
+        self.jobs.start(job, visitor)
+        return job
+
+    def _run(self, clip: Path, config: RunConfig, tell: Tell) -> Session:
+        session = self.store.new()
+        try:
+            with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):
+                run_into(session, clip, config, self.backend(), tell, self.rates, self.config.live_every_s)
+            return session
+        except BaseException:
+            self.store.delete(session)
+            raise
+        finally:
+            gpu.free_memory()
+
+    # ---------------------------------------------------------------------------------- exporting
+
+    def start_export(self, session: Session, wish: ExportWish, visitor: str) -> Job[Session]:
+        """Freeze the run's network and pack its kit."""
+        job: Job[Session] = Job(lambda tell: self._export(session, wish, tell))
+        self.jobs.start(job, visitor)
+        return job
+
+    def _export(self, session: Session, wish: ExportWish, tell: Tell) -> Session:
+        if self.examples.owns(session):
+            raise ClipError("The examples' kits are made already: run the example live to make one of your own.")
+        with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):
+            export_into(session, wish, tell, self.rates)
+        return session
+
+
+def run_into(
+    session: Session,
+    clip: Path,
+    config: RunConfig,
+    backend: Backend,
+    tell: Tell,
+    rates: Rates,
+    live_every_s: float = float("inf"),
+) -> None:
+    """Run the pipeline into the session's folder, telling `Progress` and `Learning`."""
+    from demo.results import save_points
+    from sfmttr import pipeline  # torch takes seconds to import: tell the visitor something first
+
+    cached: set[str] = set()
+    shown_at = float("-inf")
+
+    def on_progress(progress: Progress) -> None:
+        if progress.note == FROM_CACHE:
+            cached.add(progress.stage)
+        tell(progress)
+
+    def on_step(step: RefineStep, live: LiveNetwork) -> None:
+        nonlocal shown_at
+        now, depth = time.monotonic(), None
+        if now - shown_at >= live_every_s:
+            shown_at, depth = now, live.depth(gpu.LIVE_FRAME)
+        tell(Learning(step, depth))
+
+    result = pipeline.run(clip, session.run, config, on_progress, on_step, backend)
+    tell(Progress("outputs", 1, 1))
+    save_points(result, session)
+    timings = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
+    rates.learn(timings, len(result.frames), config.network, str(config.preset))
+
+
+def export_into(session: Session, wish: ExportWish, tell: Tell, rates: Rates) -> None:
+    """Export the session's run, telling `Progress`."""
+    from sfmttr.runs import REPORT, read_json
+
+    started = time.monotonic()
+    export(session.run, wish, tell)
+    rates.learn_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))
