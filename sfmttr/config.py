@@ -226,6 +226,20 @@ class FuseConfig:
 
 
 @dataclass(frozen=True)
+class DenseConfig:
+    """Dense targets: the unrefined network's depth, corrected by the training points around (DESIGN section 4)."""
+
+    weight: float = 0.0
+    """What all pixels of a frame count together, where all its points count 1; 0: there are no dense targets. Chosen on
+    generated streets that are no examples (truth at hand): 0.1 keeps trees that have no points, and costs hardly
+    anything where points are."""
+    pixels: int = 2048
+    """Of each frame, at random."""
+    fuse: FuseConfig = FuseConfig(long_side=320)
+    """How depth is corrected; smaller than what is shown, since it is read at a few places only."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a preset stands for: everything between sparse points and refined weights."""
 
@@ -235,6 +249,7 @@ class Recipe:
     carry_frames: int = 0
     """A point that was found in a frame also teaches this many frames before and after it, at the pixel where it must
     lie in them: detectors miss most of what is there to be seen. Videos only: photos in no order share no views."""
+    dense: DenseConfig = DenseConfig()
 
 
 _PAPER = Recipe(
@@ -255,6 +270,7 @@ _DEFAULT = Recipe(
         trained=Trained.LATE_ENCODER,
     ),
     carry_frames=2,
+    dense=DenseConfig(weight=0.1),
 )
 RECIPES = {
     Preset.PAPER: _PAPER,

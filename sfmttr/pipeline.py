@@ -35,7 +35,9 @@ from sfmttr.refine import RefineResult, RefineStep
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import RunFolder, settings_key
 from sfmttr.targets import (
+    Observations,
     Split,
+    Targets,
     carried,
     held_out_frames,
     make_targets,
@@ -44,6 +46,7 @@ from sfmttr.targets import (
     point_weights,
     sample_at,
     select,
+    with_dense,
 )
 from sfmttr.trust import judge
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
@@ -283,7 +286,7 @@ class _Run:
         lessons = merged(
             aligned.observations.where(aligned.selection.keep), aligned.carried.where(aligned.carried.trainable)
         )
-        targets = make_targets(lessons, aligned.alignment, recipe.weight)
+        targets = self._with_dense(make_targets(lessons, aligned.alignment, recipe.weight), lessons, aligned)
         config = recipe.refine
         if aligned.trust.far_from_domain:
             config = replace(config, steps=round(config.far_factor * config.steps))
@@ -299,6 +302,24 @@ class _Run:
 
         task = RefineTask(self._network, self._images, targets, config, self._config.seed, tuple(left_out), views)
         return self._backend.refine(task, on_step)
+
+    def _with_dense(self, targets: Targets, lessons: Observations, aligned: Aligned) -> Targets:
+        """With the recipe's dense targets, which are made of training points only."""
+        config = self._config
+        dense = config.recipe.dense
+        if dense.weight == 0 or config.recipe.refine.objective is Objective.PHOTOMETRIC:
+            return targets
+        known = lessons.where(lessons.trainable)
+        maps = self._before * np.float32(aligned.alignment.network_scale)
+        reference = (aligned.alignment.scale * known.z).astype(np.float32)
+        hw = fusion_hw(self._frames.hw, dense.fuse)
+
+        def tell(_: int) -> None:
+            self._on_progress(Progress("refine", 0, 1, "dense targets"))
+
+        fused = fuse_clip(maps, known, reference, point_weights(known, config.recipe.weight), hw, dense.fuse, tell)
+        sees = partial(self._network.sees, hw=self._frames.hw)
+        return with_dense(targets, fused, dense, sees, np.random.default_rng(config.seed))
 
     def _after(self, refined: RefineResult) -> np.ndarray:
         def predict() -> np.ndarray:

@@ -2,18 +2,19 @@
 
 `observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
 3D point*; `select` keeps what the relaxed model keeps, `carried` adds points in neighbouring frames, and `make_targets`
-puts depth into the network's unit.
+puts depth into the network's unit. `with_dense` adds what is known between the points.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 
 from sfmttr.align import Alignment
-from sfmttr.config import SplitConfig, WeightConfig
+from sfmttr.config import DenseConfig, SplitConfig, WeightConfig
 from sfmttr.errors import AlignmentError
 from sfmttr.geometry import grid_from_pixels, project, sample_numpy, transform
 from sfmttr.types import HW, SparseModel
@@ -211,7 +212,7 @@ class FrameTargets:
     reference: np.ndarray
     """(M,) float32, SfM depth in the network's unit."""
     weight: np.ndarray
-    """(M,) float32 in [0, 1]."""
+    """(M,) float32; in [0, 1], but for dense targets (`with_dense`)."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,36 @@ def make_targets(observations: Observations, alignment: Alignment, config: Weigh
         validation=frame_targets(observations.where(validation), alignment.scale, weight[validation]),
         network_scale=alignment.network_scale,
     )
+
+
+def with_dense(
+    targets: Targets,
+    maps: np.ndarray,
+    config: DenseConfig,
+    sees: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+) -> Targets:
+    """`targets` that also compare each frame trained on with `maps` (N, h, w), at random pixels.
+
+    `sees` tells for a grid (K, 2) which of it the network gives a depth of its own for. Weights are such that the mean
+    over all rows of a frame is the mean over its points, plus `config.weight` times the mean over pixels.
+    """
+
+    def dense(frame: FrameTargets) -> FrameTargets:
+        grid = rng.uniform(-1, 1, (config.pixels, 2)).astype(np.float32)
+        grid = grid[sees(grid)]
+        if not len(grid):
+            return frame
+        total = len(frame.weight) + len(grid)
+        weight = np.full(len(grid), config.weight * total / len(grid), np.float32)
+        return FrameTargets(
+            frame.frame,
+            np.concatenate([frame.grid, grid]),
+            np.concatenate([frame.reference, sample_numpy(maps[frame.frame], grid).astype(np.float32)]),
+            np.concatenate([frame.weight * np.float32(total / len(frame.weight)), weight]),
+        )
+
+    return replace(targets, train=tuple(dense(frame) for frame in targets.train))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from sfmttr.geometry import resize_numpy
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.results import RunResult
 from sfmttr.runs import read_manifest
+from sfmttr.targets import Observations
 from sfmttr.types import DepthKind, Progress
 from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.synthetic import RenderedClip, write_frames, write_ground_truth
@@ -420,3 +421,24 @@ def test_what_an_earlier_run_refined_is_not_evaluated(bench: Bench) -> None:
     bench.run()
     comparison = evaluate_run(bench.out, TruthConfig(bench.assets / "truth")).comparisons["ground_truth"]
     assert list(comparison.columns) == [Column.BEFORE]
+
+
+def test_dense_targets_are_made_of_training_points_of_frames_trained_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Observations] = []
+    fuse = pipeline.fuse_clip
+
+    def spy(maps: np.ndarray, observations: Observations, *rest: Any) -> np.ndarray:
+        made.append(observations)
+        return fuse(maps, observations, *rest)
+
+    monkeypatch.setattr(pipeline, "fuse_clip", spy)
+    bench.run()
+    dense, *others = made
+    assert len(dense) > 0
+    assert dense.trainable.all()
+    assert len(others) == 2  # before and after, which may use the points that chose the best step
+    made.clear()
+    bench.run(replace(CONFIG, preset=Preset.PAPER))
+    assert len(made) == 2

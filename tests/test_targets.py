@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from sfmttr.align import Alignment
-from sfmttr.config import SplitConfig, WeightConfig
+from sfmttr.config import DenseConfig, LossForm, SplitConfig, WeightConfig
 from sfmttr.errors import AlignmentError
+from sfmttr.refine import point_loss
 from sfmttr.targets import (
+    FrameTargets,
     Observations,
     Split,
     Targets,
@@ -24,6 +27,7 @@ from sfmttr.targets import (
     sample_at,
     select,
     split_points,
+    with_dense,
 )
 from sfmttr.types import FrameSet, SparseModel
 from tests.fakes import sparse_model_from_truth
@@ -255,3 +259,37 @@ def test_own_word_keeps_reliable_points_that_the_network_rejects() -> None:
     assert kept.any()
     assert not kept.all()
     assert not select(rows, none, {}, doubtful=True, own_word=True).keep.any()
+
+
+def dense_case() -> tuple[Targets, np.ndarray]:
+    """Two frames with points at depth 2, and dense maps that say 8 on the left and 4 on the right."""
+    frames = tuple(
+        FrameTargets(i, np.zeros((n, 2), np.float32), np.full(n, 2, np.float32), np.full(n, 0.5, np.float32))
+        for i, n in ((0, 30), (3, 50))
+    )
+    maps = np.full((4, 10, 20), 8, np.float32)
+    maps[:, :, 10:] = 4
+    return Targets(frames, frames, 1.0), maps
+
+
+def test_dense_targets_weigh_what_they_are_told_to_beside_all_points() -> None:
+    targets, maps = dense_case()
+    config = DenseConfig(weight=0.1, pixels=4000)
+    dense = with_dense(targets, maps, config, lambda grid: np.ones(len(grid), bool), np.random.default_rng(0))
+    assert dense.validation is targets.validation  # what chooses the best step stays as it was
+    for frame, sparse in zip(dense.train, targets.train, strict=True):
+        depth = torch.full((len(frame.reference),), 1.0)
+        loss = point_loss(depth, torch.from_numpy(frame.reference), torch.from_numpy(frame.weight), LossForm.LOG)
+        at_points = 0.5 * np.log(2)
+        between = 0.5 * (np.log(8) + np.log(4))  # as many pixels left as right
+        assert float(loss) == pytest.approx(at_points + 0.1 * between, rel=0.01)
+        np.testing.assert_array_equal(frame.reference[: len(sparse.reference)], sparse.reference)
+
+
+def test_dense_targets_lie_only_where_the_network_sees() -> None:
+    targets, maps = dense_case()
+    config = DenseConfig(weight=0.1, pixels=500)
+    right = with_dense(targets, maps, config, lambda grid: grid[:, 0] > 0.1, np.random.default_rng(0))
+    np.testing.assert_allclose(right.train[0].reference[30:], 4, rtol=1e-5)
+    blind = with_dense(targets, maps, config, lambda grid: np.zeros(len(grid), bool), np.random.default_rng(0))
+    assert len(blind.train[1].reference) == 50
