@@ -22,6 +22,7 @@ from demo.sessions import sweep_forever
 from demo.uploads import ACCEPTED
 from sfmttr import networks
 from sfmttr.config import Preset
+from sfmttr.networks import registry
 
 STATIC = Path(__file__).with_name("static")
 PRESETS = (
@@ -50,7 +51,9 @@ def network_choices() -> list[tuple[str, str]]:
     """(label, name) of every network that can be used here: licence and size stand beside each name."""
     choices = []
     for each in networks.describe_all():
-        here = "" if each.weights_here else ", weights are fetched first"
+        fetched = all(file.url for file in registry.entry(each.info.name).files)
+        missing = "weights are fetched first" if fetched else "its weights are not on this machine"
+        here = "" if each.weights_here else f" · {missing}"
         size = f"{each.parameters / 1e6:.1f} M parameters"
         choices.append((f"{each.info.name} · {size} · {each.info.licence}{here}", each.info.name))
     return choices

@@ -377,6 +377,32 @@ def test_an_example_that_is_not_ready_can_be_run_live(bench: Bench) -> None:
     assert [each.name for each in service.examples.missing()] == ["mine"]
 
 
+def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = Example("mine", "Mine", bench.clip, "words")
+    wanted = {"examples": (example,), "network": TINY, "example_preset": Preset.FAST, "least_frames": 3}
+    service = cpu_service(bench.service.config.folder, **wanted)
+    monkeypatch.setattr("demo.service.export", lambda run, wish, tell: (run / "kit.zip").write_bytes(b"kit"))
+    service.examples.make(example, lambda _: None, service)
+    service = cpu_service(bench.service.config.folder, **wanted)
+    assert list(service.examples.missing()) == []
+    calls = Callbacks(service)
+    *_, key, words = calls.example("mine", *FORM)
+    assert (key, words) == ("example-mine", "")
+    shown = calls.show(key)
+    assert shown["results"].visible
+    assert shown["export_box"].visible is False  # visitors share it: nobody exports it anew
+    assert "?run=" not in shown["verdict"]
+    refused = next(iter(calls.make_kit(key, "", 0, 0, False)))
+    assert (
+        "run the example live" in refused[0]
+        or "run the example live" in list(calls.make_kit(key, "", 0, 0, False))[-1][0]
+    )
+    service.store.sweep()
+    assert service.examples.ready(example)
+
+
 # ----------------------------------------------------------------------------------------- watch
 
 
