@@ -17,7 +17,8 @@ def quick_on_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    weights = {initializer.name: initializer for initializer in result.graph.initializer}
+    # As they were: two nodes may share one.
+    weights = {initializer.name: initializer for initializer in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in result.graph.node:
         weight = weights.get(node.input[1]) if node.op_type == "Conv" else None
@@ -41,7 +42,8 @@ def _split(node: onnx.NodeProto, weight: onnx.TensorProto, graph: onnx.GraphProt
     """Weights (1, C, h, w) become (C, 1, h, w), with a group for each channel; ones (1, C, 1, 1) add them up."""
     _, channels, *_ = weight.dims
     each = numpy_helper.to_array(weight).transpose(1, 0, 2, 3)
-    weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(each), weight.name))
+    own = next(initializer for initializer in graph.initializer if initializer.name == weight.name)
+    own.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(each), weight.name))
     ones = f"{node.name}/ones"
     graph.initializer.append(numpy_helper.from_array(np.ones((1, channels, 1, 1), np.float32), ones))
     apart = f"{node.output[0]}_channels"

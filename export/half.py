@@ -21,10 +21,10 @@ def to_half(model: ModelProto) -> ModelProto:
     """
     inside = [node for node in model.graph.node if in_network(node)]
     outside = [node for node in model.graph.node if not in_network(node)]
-    (image,) = _read(inside) & _made(outside)
+    pictures = sorted(_read(inside) & _made(outside))  # one, or several to a network that sees neighbours
     (depth,) = _read(outside) & _made(inside)
-    ends = [make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (image, depth)]
-    half = convert_float_to_float16(_renamed(_part(model, inside, ends[:1], ends[1:])), keep_io_types=True)
+    *taken, given = (make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (*pictures, depth))
+    half = convert_float_to_float16(_renamed(_part(model, inside, taken, [given])), keep_io_types=True)
     whole = _part(model, outside, model.graph.input, model.graph.output)
     whole.graph.node.extend(half.graph.node)
     whole.graph.initializer.extend(half.graph.initializer)

@@ -76,19 +76,40 @@ def photometric_views(model: SparseModel, scale: float, left_out: Collection[int
     return result
 
 
-def photometric_error(seen: Tensor, target: Tensor, config: PhotometricConfig) -> Tensor:
-    """(B, h, w): how unlike two pictures (B, 3, h, w) in [0, 1] are at each pixel; 0 where they are the same."""
-    ssim = _ssim(seen, target).mean(dim=1)
+@dataclass(frozen=True)
+class Moments:
+    """What SSIM needs of a picture, of windows of 3 x 3, mirrored at the border: (B, 3, h, w) each."""
+
+    mean: Tensor
+    mean_square: Tensor
+
+    @staticmethod
+    def of(picture: Tensor) -> Moments:
+        return Moments(*_windowed(torch.cat((picture, picture * picture))).chunk(2))
+
+
+def _windowed(values: Tensor) -> Tensor:
+    return functional.avg_pool2d(functional.pad(values, (1, 1, 1, 1), "reflect"), 3, 1)
+
+
+def photometric_error(
+    seen: Tensor, target: Tensor, config: PhotometricConfig, of_target: Moments | None = None
+) -> Tensor:
+    """(B, h, w): how unlike two pictures (B, 3, h, w) in [0, 1] are at each pixel; 0 where they are the same.
+
+    `of_target`, when it is known already, saves time.
+    """
+    ssim = _ssim(seen, target, of_target or Moments.of(target)).mean(dim=1)
     difference = (seen - target).abs().mean(dim=1)
     return config.ssim_share * ((1 - ssim) / 2).clamp(0, 1) + (1 - config.ssim_share) * difference
 
 
-def _ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity over windows of 3 x 3, mirrored at the border."""
-    pairs = torch.cat((a, b, a * a, b * b, a * b))
-    mean_a, mean_b, aa, bb, ab = functional.avg_pool2d(functional.pad(pairs, (1, 1, 1, 1), "reflect"), 3, 1).chunk(5)
-    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
-    return luminance * (2 * (ab - mean_a * mean_b) + _C2) / (aa - mean_a**2 + bb - mean_b**2 + _C2)
+def _ssim(a: Tensor, b: Tensor, of_b: Moments) -> Tensor:
+    """Structural similarity (B, 3, h, w)."""
+    mean_a, aa, ab = _windowed(torch.cat((a, a * a, a * b))).chunk(3)
+    luminance = (2 * mean_a * of_b.mean + _C1) / (mean_a**2 + of_b.mean**2 + _C1)
+    variances = aa - mean_a**2 + of_b.mean_square - of_b.mean**2
+    return luminance * (2 * (ab - mean_a * of_b.mean) + _C2) / (variances + _C2)
 
 
 def _window_in(inside: Tensor) -> Tensor:
@@ -116,6 +137,7 @@ class PhotometricLoss:
         self._believed = torch.from_numpy(all_of_it).to(images.device)
         self._rays: dict[Camera, Tensor] = {}
         self._unmoved: dict[int, Tensor] = {}
+        self._moments: dict[int, Moments] = {}
 
     @property
     def frames(self) -> frozenset[int]:
@@ -138,10 +160,11 @@ class PhotometricLoss:
         view, target = self._views[frame], self._images[frame : frame + 1]
         whole = resize_depth(depth[None], self._hw).reshape(-1)
         xyz = self._rays_of(view.camera) * whole[:, None]
-        errors = [self._error_in(source, xyz, target) for source in view.sources]
+        of_target = self._moments_of(frame)
+        errors = [self._error_in(source, xyz, target, of_target) for source in view.sources]
         return torch.stack(errors).amin(dim=0)
 
-    def _error_in(self, source: SourceView, xyz: Tensor, target: Tensor) -> Tensor:
+    def _error_in(self, source: SourceView, xyz: Tensor, target: Tensor, of_target: Moments) -> Tensor:
         motion = torch.from_numpy(source.source_from_target).to(xyz)
         in_source = xyz @ motion[:3, :3].T + motion[:3, 3]
         in_front = in_source[:, 2] > _MIN_DEPTH
@@ -151,7 +174,7 @@ class PhotometricLoss:
         image = self._images[source.frame : source.frame + 1]
         grid = grid.clamp(-2, 2).reshape(1, *self._hw, 2)
         seen = functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        error = photometric_error(seen, target, self._config)[0]
+        error = photometric_error(seen, target, self._config, of_target)[0]
         return torch.where(inside, error, torch.inf)
 
     @torch.no_grad()
@@ -160,9 +183,16 @@ class PhotometricLoss:
         if frame not in self._unmoved:
             target = self._images[frame : frame + 1]
             sources = [self._images[source.frame : source.frame + 1] for source in self._views[frame].sources]
-            errors = [photometric_error(source, target, self._config)[0] for source in sources]
+            known = self._moments_of(frame)
+            errors = [photometric_error(source, target, self._config, known)[0] for source in sources]
             self._unmoved[frame] = torch.stack(errors).amin(dim=0)
         return self._unmoved[frame]
+
+    @torch.no_grad()
+    def _moments_of(self, frame: int) -> Moments:
+        if frame not in self._moments:
+            self._moments[frame] = Moments.of(self._images[frame : frame + 1])
+        return self._moments[frame]
 
     def _rays_of(self, camera: Camera) -> Tensor:
         """(h w, 3): what is at depth 1 behind each pixel."""

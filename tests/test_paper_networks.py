@@ -264,3 +264,20 @@ def test_places_outside_of_the_crop_are_not_seen() -> None:
     assert network.sees(grid, hw).tolist() == [True, False, True, False, False]
     assert network.sees(grid, (480, 640)).all()
     assert networks.build("cadepth").sees(grid, hw).all()
+
+
+@torch.inference_mode()
+def test_matching_is_exact_where_the_rest_is_not() -> None:
+    """bfloat16 could not tell one pixel from the next."""
+    network = networks.build("manydepth")
+    assert isinstance(network, ManyDepth)
+    current, previous = torch.rand(2, 1, 64, 24, 40)
+    motion = torch.eye(3, 4)[None] + 0.01 * torch.rand(1, 3, 4)
+    arguments = current, previous, motion, network.depths()
+    expected, confidence = network.encoder.costs(*arguments)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cost, confident = network.encoder.costs(*arguments)
+        assert cost.dtype is torch.float32
+    torch.testing.assert_close(cost, expected)
+    assert torch.equal(confident, confidence)
+    assert 0 < expected.mean() < 1

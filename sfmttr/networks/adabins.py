@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.base import DepthNetwork, in_float32
 from sfmttr.networks.efficientnet import HEAD_WIDTH, EfficientNetB5
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.types import HW
@@ -183,6 +183,11 @@ class _MiniViT(nn.Module):
         return shares / shares.sum(dim=1, keepdim=True), fit
 
 
+def _expected(centres: Tensor, chances: Tensor) -> Tensor:
+    """(B, 1, h, w): the mean of the bins' centres (B, N), each at its chance (B, N, h, w)."""
+    return torch.einsum("bn,bnhw->bhw", centres, chances)[:, None]
+
+
 class AdaBins(DepthNetwork):
     """Depth in metres at half the working size. `forward` takes multiples of 32 that make 129 to 500 cells of 32 x 32.
 
@@ -254,7 +259,7 @@ class AdaBins(DepthNetwork):
         edges = functional.pad(widths, (1, 0), value=_MIN_DEPTH_M).cumsum(dim=1)
         centres = 0.5 * (edges[:, :-1] + edges[:, 1:])
         chances = self.conv_out(fit).softmax(dim=1)
-        return edges, torch.einsum("bn,bnhw->bhw", centres, chances)[:, None]
+        return edges, in_float32(_expected, centres, chances)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.edges_and_depth(image)[1]

@@ -7,7 +7,7 @@ are the encoder's. Nothing outside `sfmttr/networks/` may ask for a network's na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -126,6 +126,18 @@ def antialiased_resize(image: Tensor, hw: HW, white: float = 1.0) -> Tensor:
 def resize_depth(depth: Tensor, hw: HW) -> Tensor:
     """A network's output (B, 1, h, w) at the size of the image it is of."""
     return functional.interpolate(depth, hw, mode="bilinear", align_corners=False)
+
+
+def in_float32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`function` of `tensors` in float32, whatever the rest of a forward pass is computed in.
+
+    For geometry: a pixel's place among a thousand does not fit into the eight bits of a bfloat16.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return function(*tensors)
+    with torch.autocast(device, enabled=False):
+        return function(*(tensor.float() for tensor in tensors))
 
 
 class DepthPredictor(Protocol):

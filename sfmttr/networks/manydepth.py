@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.base import DepthNetwork, in_float32
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.monodepth import CLASSIFIER, UNetDecoder, depth_of, normalised, state_of, working_hw
 from sfmttr.networks.resnet import COUNTS_18, BasicBlock, ResNet
@@ -87,7 +87,11 @@ class _Encoder(nn.Module):
         return torch.where(missing, cost.amax(dim=1, keepdim=True), cost), confidence
 
 
-def _costs(current: Tensor, previous: Tensor, previous_from_current: Tensor, depths: Tensor) -> Tensor:
+def _costs(*arguments: Tensor) -> Tensor:
+    return in_float32(_costs_in_float32, *arguments)
+
+
+def _costs_in_float32(current: Tensor, previous: Tensor, previous_from_current: Tensor, depths: Tensor) -> Tensor:
     """Mean absolute difference of features at each depth, (B, D, h, w); 0 where there is nothing to compare."""
     batch, channels, height, width = current.shape
     intrinsics, inverse = current.new_tensor(_INTRINSICS), current.new_tensor(_INVERSE)
@@ -149,6 +153,12 @@ def rotation_of(axis_angle: Tensor) -> Tensor:
     return cosine * torch.eye(3, dtype=x.dtype, device=x.device) + sine * cross + (1 - cosine) * along
 
 
+def _undone(axis_angle: Tensor, translation: Tensor) -> Tensor:
+    """(B, 3, 4): back from where the motion leads. The pose network says how the previous camera became this one."""
+    rotation = rotation_of(axis_angle).transpose(1, 2)
+    return torch.cat((rotation, -rotation @ translation[:, :, None]), dim=2)
+
+
 class ManyDepth(DepthNetwork):
     """Depth up to scale, at the working size, of a frame and the one before. `forward` takes multiples of 32.
 
@@ -176,10 +186,7 @@ class ManyDepth(DepthNetwork):
 
     def previous_from_current(self, image: Tensor, previous: Tensor) -> Tensor:
         """(B, 3, 4), in network units."""
-        axis_angle, translation = self.motion(image, previous)
-        # The pose network says how the previous camera became the current one.
-        rotation = rotation_of(axis_angle).transpose(1, 2)
-        return torch.cat((rotation, -rotation @ translation[:, :, None]), dim=2)
+        return in_float32(_undone, *self.motion(image, previous))
 
     def depths(self) -> Tensor:
         """(D,) that are compared."""
