@@ -90,7 +90,7 @@ def test_refined_and_exported(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert np.abs(predictor.predict(one, other) - predictor.predict(one)).max() > 0, "it looks at both"
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", ["manydepth", "diffnet"])
 def test_photometric_refinement_moves_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_published(name, tmp_path / "weights")
     room = render_room(4, HW)
