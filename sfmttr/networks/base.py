@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sfmttr.networks.info import NetworkInfo as NetworkInfo
 from sfmttr.types import HW, DepthKind, FrameSet
@@ -126,6 +127,13 @@ def antialiased_resize(image: Tensor, hw: HW, white: float = 1.0) -> Tensor:
 def resize_depth(depth: Tensor, hw: HW) -> Tensor:
     """A network's output (B, 1, h, w) at the size of the image it is of."""
     return functional.interpolate(depth, hw, mode="bilinear", align_corners=False)
+
+
+def recomputed(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """`function` of `arguments`, whose inner features are not kept for gradients, but computed again when needed."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return checkpoint(function, *arguments, use_reentrant=False)
+    return function(*arguments)
 
 
 def in_float32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfmttr.networks.base import recomputed
+
 _EPSILON = 1e-3
 _STEM_WIDTH = 48
 HEAD_WIDTH = 2048
@@ -110,6 +112,8 @@ class EfficientNetB5(nn.Module):
     WIDTHS = (24, 40, 64, 176, HEAD_WIDTH)
     _GIVEN = (0, 1, 2, 4)
     """Stages whose features are given, before the head's."""
+    _RECOMPUTED = 3
+    """First stages whose inner features, many and large, are computed again for gradients: 2 GB at 352 x 1216."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +134,7 @@ class EfficientNetB5(nn.Module):
         x = functional.silu(self.bn1(self.conv_stem(x)))
         features = []
         for number, stage in enumerate(self.blocks):
-            x = stage(x)
+            x = recomputed(stage, x) if number < self._RECOMPUTED else stage(x)
             if number in self._GIVEN:
                 features.append(x)
         return [*features, self.conv_head(x)]

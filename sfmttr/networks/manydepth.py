@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from sfmttr.networks.base import DepthNetwork, in_float32
+from sfmttr.networks.base import DepthNetwork, in_float32, recomputed
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.monodepth import CLASSIFIER, UNetDecoder, depth_of, normalised, state_of, working_hw
 from sfmttr.networks.resnet import COUNTS_18, BasicBlock, ResNet
@@ -78,9 +77,8 @@ class _Encoder(nn.Module):
         for first in range(0, _BINS, _BINS_AT_ONCE):
             arguments = (current, previous, previous_from_current, depths[first : first + _BINS_AT_ONCE])
             # Gradients flow through the matching, which is how a refinement reaches the pose encoder (the authors,
-            # who had another loss for that, computed it without). Nothing is kept for them: it is computed again.
-            keep_nothing = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-            parts.append(checkpoint(_costs, *arguments, use_reentrant=False) if keep_nothing else _costs(*arguments))
+            # who had another loss for that, computed it without).
+            parts.append(recomputed(_costs, *arguments))
         cost = torch.cat(parts, dim=1)
         missing = cost == 0
         confidence = (~missing).all(dim=1, keepdim=True).to(cost.dtype)
