@@ -304,10 +304,13 @@ class _Run:
         return self._backend.refine(task, on_step)
 
     def _with_dense(self, targets: Targets, lessons: Observations, aligned: Aligned) -> Targets:
-        """With the recipe's dense targets, which are made of training points only."""
+        """With the recipe's dense targets, which are made of training points only.
+
+        Without them where the network is far from its domain: its own depth is then nothing to keep between the points.
+        """
         config = self._config
-        dense = config.recipe.dense
-        if dense.weight == 0 or config.recipe.refine.objective is Objective.PHOTOMETRIC:
+        dense, objective = config.recipe.dense, config.recipe.refine.objective
+        if dense.weight == 0 or objective is Objective.PHOTOMETRIC or aligned.trust.far_from_domain:
             return targets
         known = lessons.where(lessons.trainable)
         maps = self._before * np.float32(aligned.alignment.network_scale)

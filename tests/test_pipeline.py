@@ -37,6 +37,7 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.results import RunResult
 from sfmttr.runs import read_manifest
 from sfmttr.targets import Observations
+from sfmttr.trust import Trust
 from sfmttr.types import DepthKind, Progress
 from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.synthetic import RenderedClip, write_frames, write_ground_truth
@@ -442,3 +443,14 @@ def test_dense_targets_are_made_of_training_points_of_frames_trained_on(
     made.clear()
     bench.run(replace(CONFIG, preset=Preset.PAPER))
     assert len(made) == 2
+
+
+def test_a_network_far_from_its_domain_keeps_nothing_between_the_points(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("dense targets were made")
+
+    monkeypatch.setattr(pipeline, "with_dense", refuse)
+    monkeypatch.setattr(pipeline, "judge", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
+    assert bench.run().refined is not None
