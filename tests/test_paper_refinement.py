@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export import check, to_onnx
+from export import check, latency, to_onnx
 from export.pipeline import ExportConfig, export_run
 from export.runtime import OnnxDepth
 from export.spec import DEFAULT_OPSET, TOLERANCES, Variant, file_name
@@ -36,6 +36,8 @@ def few_pixels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(monodepth, "WORKING_AREA", 64 * 96)
     least = {name: replace(domain, cells=132) for name, domain in adabins.DOMAINS.items()}
     monkeypatch.setattr(adabins, "DOMAINS", least)
+    monkeypatch.setattr(latency, "WARM_UP", 0)
+    monkeypatch.setattr(latency, "REPEATS", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
