@@ -60,7 +60,7 @@ def test_clip_and_its_truth_are_complete_and_small(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "share"), [("street", 0.65), ("room", 0.5)])
+@pytest.mark.parametrize(("name", "share"), [("street", 0.53), ("room", 0.5)])
 def test_error_falls_against_true_depth_without_a_flag(offline: None, name: str, share: float, tmp_path: Path) -> None:
     config = RunConfig(output=OutputConfig(pictures=False, clouds=False))
     result = pipeline.run(SHIPPED_FOLDER / f"{name}.mp4", tmp_path / "run", config)

@@ -120,9 +120,10 @@ def test_photometric_refinement_moves_the_same(name: str, tmp_path: Path, monkey
     assert changed == {name for name, _ in networks.build(name).encoder_parameters()}
 
 
-@pytest.mark.parametrize("name", ["adabins", "diffnet"])
 @torch.inference_mode()
-def test_core_graph_takes_any_size(name: str, tmp_path: Path, room_frames) -> None:  # type: ignore[no-untyped-def]
+def test_core_graph_takes_any_size(tmp_path: Path, room_frames) -> None:  # type: ignore[no-untyped-def]
+    """DIFFNet's; AdaBins passes, too, and takes minutes."""
+    name = "diffnet"
     write_published(name, tmp_path)
     network = networks.load(name, tmp_path)
     traced, sizes = check.core_sizes(network, HW)
