@@ -171,7 +171,7 @@ class Endpoints:
             if job.ended.stopped:
                 raise Cancelled("The run was stopped.")
         finally:
-            self._calls._let_go(job)
+            self._calls.let_go(job)
 
 
 def _status(event: object) -> dict[str, Any] | None:

@@ -201,7 +201,7 @@ class Callbacks:
                     yield (render.live(watch.live), *((gr.skip(),) * 5))
             yield self._ended(job.ended, idle, hidden)
         finally:
-            self._let_go(job)
+            self.let_go(job)
 
     def _ended(self, ended: Ended[Session], idle: tuple[Any, ...], hidden: Any) -> tuple[Any, ...]:
         if ended.value is not None:
@@ -209,7 +209,7 @@ class Callbacks:
         text = ended.problem or "Stopped. Nothing of this run was kept."
         return (render.notice(text, "error" if ended.problem else "note"), *idle, None, None, hidden)
 
-    def _let_go(self, job: Job[Any]) -> None:
+    def let_go(self, job: Job[Any]) -> None:
         """The generator ends, by itself or because its visitor left: so does the job."""
         job.stop()
         job.join(self.config.stop_within_s)
@@ -343,7 +343,7 @@ class Callbacks:
                 text = job.ended.problem or "Stopped; there is no kit."
                 yield (render.notice(text, "error" if job.ended.problem else "note"), *idle, None)
         finally:
-            self._let_go(job)
+            self.let_go(job)
 
     def kit_made(self, key: str | None) -> dict[str, Any]:
         """Downloads and Try it once an export has ended, well or not; its last words stay."""

@@ -11,21 +11,18 @@ import json
 import logging
 import os
 import queue
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from sfmttr import child_process
 from sfmttr.errors import SfmttrError
 from sfmttr.runs import RunFolder
 from sfmttr.types import OnProgress, Progress
 
 _POLL_S = 0.2
-_ROOT = Path(__file__).resolve().parents[1]
 _log = logging.getLogger(__name__)
 
 
@@ -55,24 +52,16 @@ def export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
     `on_progress` is called a few times a second; what it raises (a cancel) ends the child and passes through, and no
     half-written file stays. Raises `ExportFailedError`.
     """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
-    child = subprocess.Popen(
-        command(run, wish),
-        stdin=subprocess.PIPE,  # its end of file tells the child that we are gone
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,
-    )
+    child = child_process.start(command(run, wish), subprocess.PIPE)
     try:
         last = _follow(child, on_progress)
     except BaseException:
-        _kill(child)
+        child_process.kill(child)
         with contextlib.suppress(SfmttrError), RunFolder(run):
             pass  # opening a run folder removes what a killed process was writing
         raise
     finally:
-        _kill(child)
+        child_process.kill(child)
     if last is None:
         raise ExportFailedError("The export broke off: please try again.")
     if last.get("problem"):
@@ -81,13 +70,7 @@ def export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
 
 def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str, Any] | None:
     """Pass progress on until the child ends; its last word, if it had one."""
-    assert child.stdout is not None
-    assert child.stderr is not None
-    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    threading.Thread(target=_pump, args=(child.stdout, lines.put), daemon=True).start()
-    errors: list[bytes] = []
-    stderr = threading.Thread(target=_pump, args=(child.stderr, lambda line: errors.append(line or b"")), daemon=True)
-    stderr.start()
+    lines, errors = child_process.lines_of(child.stdout), child_process.lines_of(child.stderr)
     now, last = Progress("export", 0, 0, "starting"), None
     while True:
         on_progress(now)
@@ -104,37 +87,20 @@ def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str
             else:
                 now = Progress(str(word[0]), int(word[1]), int(word[2]), str(word[3]))
     if child.wait() != 0 or last is None:
-        stderr.join(1.0)
-        _log.error("an export ended with %s: %s", child.returncode, b"".join(errors)[-4000:].decode(errors="replace"))
+        text = b""
+        with contextlib.suppress(queue.Empty):  # whatever may still hold the pipe open is not waited for
+            while (said := errors.get(timeout=1.0)) is not None:
+                text += said
+        _log.error("an export ended with %s: %s", child.returncode, text[-4000:].decode(errors="replace"))
     return last
-
-
-def _pump(stream: IO[bytes], put: Callable[[bytes | None], object]) -> None:
-    with contextlib.suppress(ValueError, OSError):  # closed under us when the child is killed
-        for line in stream:
-            put(line)
-    put(None)
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End the child's process group and close the pipes. Safe to call when it has ended already."""
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
 
 
 # ------------------------------------------------------------------------------------------- child
 
 
 def main(arguments: list[str]) -> int:
-    from sfmttr._sfm.worker import die_with_parent, take_stdout
-
-    words = take_stdout()
-    die_with_parent(os.getppid())
+    words = child_process.take_stdout()
+    child_process.die_with_parent(os.getppid())
 
     def say(word: object) -> None:
         words.write(json.dumps(word) + "\n")

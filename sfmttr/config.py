@@ -230,9 +230,9 @@ class DenseConfig:
     """Dense targets: the unrefined network's depth, corrected by the training points around (DESIGN section 4)."""
 
     weight: float = 0.0
-    """What all pixels of a frame count together, where all its points count 1; 0: there are no dense targets. Chosen on
-    generated streets that are no examples (truth at hand): 0.1 keeps trees that have no points, and costs hardly
-    anything where points are. Networks far from their domain are taught none."""
+    """What all pixels of a frame count together, where all its points count 1; 0: there are no dense targets. On a
+    generated street that is no example, 0.1 made the whole picture better by a twentieth (true depth) and held-out
+    points a little worse. Networks far from their domain are taught none."""
     pixels: int = 2048
     """Of each frame, at random."""
     fuse: FuseConfig = FuseConfig(long_side=320)

@@ -21,7 +21,7 @@ from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import agreement, align, relaxed_inliers
 from sfmttr.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
-from sfmttr.config import Objective, RunConfig, TruthConfig
+from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
@@ -314,15 +314,24 @@ class _Run:
             return targets
         known = lessons.where(lessons.trainable)
         maps = self._before * np.float32(aligned.alignment.network_scale)
-        reference = (aligned.alignment.scale * known.z).astype(np.float32)
-        hw = fusion_hw(self._frames.hw, dense.fuse)
-
-        def tell(_: int) -> None:
-            self._on_progress(Progress("refine", 0, 1, "dense targets"))
-
-        fused = fuse_clip(maps, known, reference, point_weights(known, config.recipe.weight), hw, dense.fuse, tell)
+        fused = self._corrected(
+            maps, known, aligned, dense.fuse, lambda _: self._on_progress(Progress("refine", 0, 1, "dense targets"))
+        )
         sees = partial(self._network.sees, hw=self._frames.hw)
         return with_dense(targets, fused, dense, sees, np.random.default_rng(config.seed))
+
+    def _corrected(
+        self,
+        maps: np.ndarray,
+        known: Observations,
+        aligned: Aligned,
+        config: FuseConfig,
+        tell: Callable[[int], None],
+    ) -> np.ndarray:
+        """(N, h, w): `maps` fused with what is `known`."""
+        reference = (aligned.alignment.scale * known.z).astype(np.float32)
+        weight = point_weights(known, self._config.recipe.weight)
+        return fuse_clip(maps, known, reference, weight, fusion_hw(self._frames.hw, config), config, tell)
 
     def _after(self, refined: RefineResult) -> np.ndarray:
         def predict() -> np.ndarray:
@@ -338,15 +347,10 @@ class _Run:
         rows = (aligned.selection.keep & ~aligned.observations.test) & ~aligned.observations.frame_held_out
         known = aligned.carried.split != Split.TEST
         observations = merged(aligned.observations.where(rows), aligned.carried.where(known))
-        weight = point_weights(observations, self._config.recipe.weight)
-        reference = (aligned.alignment.scale * observations.z).astype(np.float32)
-        hw = fusion_hw(self._frames.hw, self._config.fuse)
-
-        def fuse() -> np.ndarray:
-            tell = partial(self._tell_fused, name, len(maps))
-            return fuse_clip(maps, observations, reference, weight, hw, self._config.fuse, tell)
-
-        return self._maps_stage(name, key, fuse)
+        tell = partial(self._tell_fused, name, len(maps))
+        return self._maps_stage(
+            name, key, lambda: self._corrected(maps, observations, aligned, self._config.fuse, tell)
+        )
 
     def _tell_fused(self, name: str, total: int, done: int) -> None:
         self._on_progress(Progress(name, done, total))

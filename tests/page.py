@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,3 +35,17 @@ def running(service: Service, patch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
     finally:
         page.blocks.close(verbose=False)
+
+
+def children() -> list[str]:
+    """Command lines of this process's children."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            line = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, IndexError):
+            continue
+        if parent == os.getpid():
+            found.append(line)
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import time
@@ -20,7 +19,7 @@ from sfmttr.types import DepthKind
 from tests.bad_uploads import bad_uploads
 from tests.browser import Visit, launched
 from tests.data_paths import data_root, existing, weights_root
-from tests.page import cpu_service, running
+from tests.page import children, cpu_service, running
 from tests.synthetic import RenderedClip
 from tests.test_readme import ROOT, between
 
@@ -245,16 +244,7 @@ def leftovers(service: Service) -> list[str]:
 
 def own_children() -> list[str]:
     """Command lines of this process's children that belong to the page."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            line = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, IndexError):
-            continue
-        if parent == os.getpid() and ("sfmttr" in line or "demo" in line):
-            found.append(line)
-    return found
+    return [line for line in children() if "sfmttr" in line or "demo" in line]
 
 
 def test_stop_in_structure_from_motion_and_in_refinement(visit: Visit, service: Service) -> None:

@@ -25,7 +25,7 @@ from demo.sessions import SessionStore
 from demo.uploads import keep_upload, safe_name
 from sfmttr.errors import Cancelled, ClipError
 from sfmttr.types import Progress
-from tests.page import page_config
+from tests.page import children, page_config
 from tests.synthetic import RenderedClip, write_video
 
 # ---------------------------------------------------------------------------------------- folders
@@ -377,17 +377,8 @@ def test_stopping_ends_the_child_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 
 def child_processes() -> list[str]:
-    """Command lines of this process's children that are no multiprocessing helpers."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            line = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, IndexError):
-            continue
-        if parent == os.getpid() and "resource_tracker" not in line and "playwright" not in line:
-            found.append(line)
-    return found
+    """Command lines of this process's children that are no helpers of tests."""
+    return [line for line in children() if "resource_tracker" not in line and "playwright" not in line]
 
 
 def test_zips_hold_what_the_folder_holds(tmp_path: Path) -> None:

@@ -54,22 +54,12 @@ class Published:
 # ------------------------------------------------------------------------------------------ parity
 
 
+@pytest.mark.parametrize(("name", "kind", "seed"), [("cadepth", CADepth, 2), ("diffnet", DIFFNet, 1)])
 @torch.inference_mode()
-def test_cadepth_is_the_published_network() -> None:
-    published = Published("cadepth")
-    network, image = published.network(), noise((128, 416), 2)
-    assert isinstance(network, CADepth)
-    levels = network.depth.levels(network.encoder(image))
-    for scale in range(4):
-        published.agrees(f"disp{scale}", network.depth.disparity(levels, scale))
-    published.agrees("depth", network(image), relative=True)
-
-
-@torch.inference_mode()
-def test_diffnet_is_the_published_network() -> None:
-    published = Published("diffnet")
-    network, image = published.network(), noise((128, 416), 1)
-    assert isinstance(network, DIFFNet)
+def test_a_network_of_one_picture_is_the_published_one(name: str, kind: type[CADepth | DIFFNet], seed: int) -> None:
+    published = Published(name)
+    network, image = published.network(), noise((128, 416), seed)
+    assert isinstance(network, kind)
     levels = network.depth.levels(network.encoder(image))
     for scale in range(4):
         published.agrees(f"disp{scale}", network.depth.disparity(levels, scale))

@@ -462,7 +462,7 @@ def test_abort_while_importing_is_an_error(misbehave: Callable[[str], None], tmp
 def test_child_ends_when_its_parent_dies(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = (
-        "import os, time; from sfmttr._sfm.worker import die_with_parent; die_with_parent(os.getppid());"
+        "import os, time; from sfmttr.child_process import die_with_parent; die_with_parent(os.getppid());"
         f"open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
     parent = textwrap.dedent(f"""

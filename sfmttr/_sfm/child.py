@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from sfmttr import child_process
 from sfmttr._sfm.job import JOB_FILE, LOG_FILE, Facts, Job
 
 TICK_S = 0.2
@@ -67,38 +64,21 @@ def run_job(job: Job, workspace: Path, report: Callable[[StageProgress], None], 
     job_file, log_file = workspace / JOB_FILE, workspace / LOG_FILE
     job_file.write_text(job.to_json(), encoding="utf-8")
     with log_file.open("wb") as log:
-        child = _start(job_file, log)
+        child = child_process.start(worker_command(job_file), log)
         try:
             timed_out = _follow(child, job.database, report, time.monotonic() + hard_limit_s)
         finally:
-            _kill(child)
+            child_process.kill(child)
     facts = Facts.read(output)
     complaint = "" if child.returncode == 0 else _complaint(child.returncode, timed_out, facts, log_file)
     return Outcome(child.returncode == 0, timed_out, facts, complaint)
-
-
-def _start(job_file: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    package_parent = str(Path(__file__).resolve().parents[2])
-    paths = [package_parent, os.environ.get("PYTHONPATH", "")]
-    # The child's stdin stays open as long as we live: its end of file tells the child that we are gone.
-    # Its own session, so that one signal reaches it and whatever it may have started.
-    return subprocess.Popen(
-        worker_command(job_file),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
-        start_new_session=True,
-    )
 
 
 def _follow(
     child: subprocess.Popen[bytes], database: str, report: Callable[[StageProgress], None], deadline: float
 ) -> bool:
     """Pass the child's progress on until it ends or the time is up (True)."""
-    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    assert child.stdout is not None
-    threading.Thread(target=_pump, args=(child.stdout, lines), daemon=True).start()
+    lines = child_process.lines_of(child.stdout)
     last, counted_at = StageProgress("start", 0, 0), time.monotonic()
     while True:
         report(last)
@@ -116,13 +96,6 @@ def _follow(
                 child.wait(timeout=5)
             return child.returncode is None
         last = _parse(line) or last
-
-
-def _pump(stream: IO[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
-    with contextlib.suppress(ValueError, OSError):  # the stream is closed under us when the child is killed
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
 
 
 def _counted(progress: StageProgress, database: str) -> StageProgress:
@@ -144,20 +117,6 @@ def _parse(line: bytes) -> StageProgress | None:
         return StageProgress(str(stage), int(done), int(total))
     except (ValueError, TypeError):
         return None
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole process group and close the pipes. Safe to call when it has ended already."""
-    if child.poll() is None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
-    child.wait()
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
 
 
 def _complaint(returncode: int, timed_out: bool, facts: Facts, log_file: Path) -> str:

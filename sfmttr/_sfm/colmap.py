@@ -162,8 +162,9 @@ def first_pairs(job: Job, names: list[str]) -> list[tuple[int, int]]:
     A good pair has many matches under a large angle, and is no plane or pure rotation: what such a pair says of its
     motion is a guess.
     """
+    mapped = set(names)
     with closing(pycolmap.Database.open(job.database)) as database:
-        images = {image.image_id: image for image in database.read_all_images() if image.name in set(names)}
+        images = {image.image_id: image for image in database.read_all_images() if image.name in mapped}
         cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
         keypoints = {image_id: database.read_keypoints(image_id)[:, :2] for image_id in images}
         pair_ids, geometries = database.read_two_view_geometries()

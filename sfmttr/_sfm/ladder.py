@@ -45,7 +45,8 @@ def in_sequence(frames: FrameSet, config: SfmConfig) -> bool:
 def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
     """The rungs for these frames, first choice first.
 
-    Forward-motion settings are in the standard rung: they cost nothing, and driving clips need them.
+    All but the second start from the best pairs of the clip, however forward their motion is: driving clips need that.
+    The second lets the library look for a pair under a wide angle.
     """
     sequence = in_sequence(frames, config)
     # A large folder is matched in the order of its names, which may not be the order of the camera's path.

@@ -6,24 +6,20 @@ file of the parent's).
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import select
-import signal
 import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from sfmttr._sfm import colmap
 from sfmttr._sfm.colmap import Report
 from sfmttr._sfm.job import Facts, Job, Mapper
+from sfmttr.child_process import die_with_parent, take_stdout
 
-_PR_SET_PDEATHSIG = 1
 _IMPORT_MEMORY_BYTES = 4 * 2**30
 """For reading a given model, on top of a multiple of its size: damaged files ask for anything."""
 
@@ -85,31 +81,6 @@ def limit_memory(model_bytes: int) -> None:
 
 
 # --------------------------------------------------------------------------------------------- process
-
-
-def take_stdout() -> IO[str]:
-    """Keep the original stdout for progress and send everything else that is printed to stderr."""
-    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    return events
-
-
-def die_with_parent(parent: int) -> None:
-    """End this process when the parent does: by the kernel where it can, else by a thread that watches stdin.
-
-    The thread alone does not do: some calls of the library hold the interpreter's lock for as long as they run.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            ready, _, _ = select.select([0], [], [], 1.0)
-            if ready and not os.read(0, 1):
-                break
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: list[str]) -> None:

@@ -7,23 +7,14 @@ parameter names are the authors', below `encoder.` and `depth.`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.monodepth import (
-    CLASSIFIER,
-    UNetDecoder,
-    depth_of,
-    normalised,
-    state_of,
-    working_hw,
-)
+from sfmttr.networks.monodepth import CLASSIFIER, MonodepthNetwork, UNetDecoder, normalised, state_of
 from sfmttr.networks.resnet import COUNTS_50, Bottleneck, ResNet
-from sfmttr.types import HW
 
 _WIDTHS = (64, 256, 512, 1024, 2048)
 
@@ -79,23 +70,11 @@ class _Encoder(nn.Module):
         return self.encoder(normalised(image))
 
 
-class CADepth(DepthNetwork):
-    """Depth up to scale, at the working size. `forward` takes multiples of 32, from 64 on."""
+class CADepth(MonodepthNetwork):
+    """A ResNet-50, and a decoder with attention over channels."""
 
     def __init__(self, info: NetworkInfo) -> None:
-        super().__init__()
-        self.info = info
-        self.encoder = _Encoder()
-        self.depth = _Decoder(_WIDTHS)
-
-    def working_hw(self, hw: HW) -> HW:
-        return working_hw(hw)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return depth_of(self.depth(self.encoder(image)))
-
-    def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.encoder.named_parameters("encoder")
+        super().__init__(info, _Encoder(), _Decoder(_WIDTHS))
 
     def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         return state_of(files, ("encoder", "depth"), CLASSIFIER)

@@ -7,7 +7,7 @@ parameter names are the authors', below `encoder.` and `depth.`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfmttr.errors import WeightsError
-from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.hrnet import STEM_WIDTH, WIDTHS, HRNet18
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.monodepth import Conv3x3, ConvElu, depth_of, doubled, state_of, working_hw
-from sfmttr.types import HW
+from sfmttr.networks.monodepth import Conv3x3, ConvElu, MonodepthNetwork, doubled, state_of
 
 _DECODER_WIDTHS = (256, 128, 64, 32)
 """At 1/16, 1/8, 1/4 and 1/2."""
@@ -84,23 +82,11 @@ class _Decoder(nn.Module):
         return torch.sigmoid(self.decoder[6 + scale](levels[scale]))
 
 
-class DIFFNet(DepthNetwork):
-    """Depth up to scale, at the working size. `forward` takes multiples of 32, from 64 on."""
+class DIFFNet(MonodepthNetwork):
+    """HRNet-18, and a decoder that takes in all of its stages."""
 
     def __init__(self, info: NetworkInfo) -> None:
-        super().__init__()
-        self.info = info
-        self.encoder = HRNet18()
-        self.depth = _Decoder()
-
-    def working_hw(self, hw: HW) -> HW:
-        return working_hw(hw)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return depth_of(self.depth(self.encoder(image)))
-
-    def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.encoder.named_parameters("encoder")
+        super().__init__(info, HRNet18(), _Decoder())
 
     def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         """Raises `WeightsError` when the two copies of a weight of the decoder differ."""

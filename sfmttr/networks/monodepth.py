@@ -6,13 +6,15 @@ ManyDepth, CADepth and DIFFNet build on. Parameter names are theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.info import NetworkInfo
 from sfmttr.types import HW
 
 WORKING_AREA = 309 * 1024
@@ -135,3 +137,25 @@ class UNetDecoder(nn.Module):
     def _joined(self, x: Tensor, first: int) -> Tensor:
         """What a level does after its features were joined with the encoder's."""
         return self.decoder[first + 1](x)
+
+
+class MonodepthNetwork(DepthNetwork):
+    """An encoder of one picture and a decoder: depth up to scale, at the working size.
+
+    `forward` takes multiples of 32, from 64 on.
+    """
+
+    def __init__(self, info: NetworkInfo, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.info = info
+        self.encoder = encoder
+        self.depth = decoder
+
+    def working_hw(self, hw: HW) -> HW:
+        return working_hw(hw)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return depth_of(self.depth(self.encoder(image)))
+
+    def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.encoder.named_parameters("encoder")

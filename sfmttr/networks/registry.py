@@ -49,7 +49,7 @@ _METER_SHA256 = {
     ("xxs", "nyu"): "327cddf3bfc85f4a13b8d18d2f13d8e40cdeb022ea397995c409ef1569bcbb53",
     ("s", "nyu"): "2bd1a7410d311ba5d9346b1d9aa5721d54c446791d9e0b619d830fe1072d4708",
 }
-_METER_TRAINED = {"kitti": "outdoors from a car (KITTI)", "nyu": "indoors (NYU Depth v2)"}
+_SUPERVISED = {"kitti": "outdoors from a car (KITTI)", "nyu": "indoors (NYU Depth v2)"}
 
 
 def _meter(size: str, domain: str) -> NetworkEntry:
@@ -65,7 +65,7 @@ def _meter(size: str, domain: str) -> NetworkEntry:
         DepthKind.METRIC,
         "MIT",
         _METER_PAGE,
-        f"METER-{size.upper()}, supervised with measured depth {_METER_TRAINED[domain]}",
+        f"METER-{size.upper()}, supervised with measured depth {_SUPERVISED[domain]}",
         copyright="Copyright (c) 2022 lorenzopapa5",
     )
     file = WeightFile(file_name, url, _METER_SHA256.get((size, domain)), _METER_PAGE)
@@ -120,7 +120,6 @@ def _drive(link: str, page: str, what: str) -> str:
 
 _ADABINS_PAGE = "https://github.com/shariqfarooq123/AdaBins"
 _ADABINS_DRIVE = "https://drive.google.com/drive/folders/1nYyaQXOBjNdUJDsmJpcRpu6oE55aQoLA"
-_ADABINS_TRAINED = {"kitti": "outdoors from a car (KITTI)", "nyu": "indoors (NYU Depth v2)"}
 
 
 def _adabins(name: str, domain: str) -> NetworkEntry:
@@ -134,7 +133,7 @@ def _adabins(name: str, domain: str) -> NetworkEntry:
         DepthKind.METRIC,
         "GPL-3.0 (authors' repository)",
         _ADABINS_PAGE,
-        f"AdaBins, supervised with measured depth {_ADABINS_TRAINED[domain]}; large",
+        f"AdaBins, supervised with measured depth {_SUPERVISED[domain]}; large",
     )
     file_name = f"AdaBins_{domain}.pt"
     how = _drive(_ADABINS_DRIVE, _ADABINS_PAGE, file_name)
@@ -235,7 +234,7 @@ _ENTRIES = {
     entry.info.name: entry
     for entry in (
         _bundled(),
-        *(_meter(size, domain) for size in _METER_SIZES for domain in _METER_TRAINED),
+        *(_meter(size, domain) for size in _METER_SIZES for domain in _SUPERVISED),
         _rt_monodepth_s(),
         _adabins("adabins", "kitti"),
         _adabins("adabins-nyu", "nyu"),
