@@ -22,7 +22,7 @@ from demo.export_job import ExportWish
 from demo.jobs import OUR_FAULT
 from demo.results import view_of, webp
 from demo.service import Service, Waiting
-from sfmttr import pipeline
+from sfmttr import pipeline, sfm
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import ConfigError, IntrinsicsError
 from sfmttr.networks.base import state_dict_cpu
@@ -253,17 +253,26 @@ def test_the_next_run_works_after_a_stop(bench: Bench) -> None:
     assert bench.calls.show(bench.finish())["results"].visible
 
 
-def test_two_runs_wait_for_each_other(bench: Bench) -> None:
+def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()  # one of the two that it waits: the other is held at work until then
+    reconstruct = bench.sfm.reconstruct
+
+    def when_told(*arguments: Any) -> Any:
+        assert told.wait(60)
+        return reconstruct(*arguments)
+
+    monkeypatch.setattr(sfm, "reconstruct", when_told)
     first, second = bench.calls.run(bench.choose(), *FORM), bench.calls.run(bench.choose(), *FORM)
     next(first)
     next(second)
-    seen: list[str] = []
+    waited: set[str] = set()
     ends: dict[str, Any] = {}
 
     def follow(name: str, updates: Iterator[tuple[Any, ...]]) -> None:
         for update in updates:
-            if name == "second" and isinstance(update[0], str):
-                seen.append(update[0])
+            if isinstance(update[0], str) and "number 1 in line" in update[0]:
+                waited.add(name)
+                told.set()
             ends[name] = update
 
     threads = [threading.Thread(target=follow, args=pair) for pair in (("first", first), ("second", second))]
@@ -273,7 +282,7 @@ def test_two_runs_wait_for_each_other(bench: Bench) -> None:
         thread.join(120)
     assert ends["first"][4] != ends["second"][4]
     assert all(bench.calls.show(ends[name][4])["results"].visible for name in ends)
-    assert any("number 1 in line" in each for each in seen)
+    assert len(waited) == 1
 
 
 # -------------------------------------------------------------------------------------- mistakes
