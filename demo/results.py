@@ -57,15 +57,14 @@ def save_points(result: RunResult, session: Session) -> None:
     classes = np.array([_CLASSES.index(PointClass(str(name))) for name in names], np.uint8)
     judged = (observations.test | observations.test_on_held_out_frames) & observations.reliable
     errors = {}
-    for name, column, factor in (
-        ("before", Column.BEFORE, aligned.alignment.network_scale),
-        ("after", Column.AFTER, 1.0),
-    ):
-        path = result.folder / "depth" / f"{column}.npz"
+    depth, network_scale = result.folder / "depth", aligned.alignment.network_scale
+    for name, column in (("before", Column.BEFORE), ("after", Column.AFTER)):
+        path = depth / f"{column}.npz"
         error = np.full(len(observations), np.nan, np.float32)
         if path.is_file():
             rows = observations.where(judged)
-            predicted = factor * sample_at(outputs.read_maps(path), rows)
+            maps = outputs.read_maps(path) if column is Column.AFTER else outputs.read_aligned(depth, network_scale)
+            predicted = sample_at(maps, rows)
             error[judged] = np.abs(predicted / (aligned.alignment.scale * rows.z) - 1)
         errors[f"error_{name}"] = error
     with atomic_file(session.folder / POINTS) as part, part.open("wb") as file:
@@ -164,12 +163,18 @@ class RunView:
         """One range for the clip: that of the run's own pictures and video."""
         from sfmttr import viz
 
-        shown = [self._maps(column) for column in (Column.BEFORE, Column.AFTER) if column in self.layers]
+        shown = [self._maps(column) for column in (self.before, Column.AFTER) if column in self.layers]
         return viz.colour_range(frame for maps in shown for frame in maps)
+
+    @property
+    def before(self) -> Column:
+        """What is shown as unrefined depth: of a network that gives disparity, what alignment makes of it."""
+        is_disparity = self.refined and self.report["alignment"].get("shift") is not None
+        return Column.ALIGNED if is_disparity else Column.BEFORE
 
     def _maps(self, column: str) -> np.ndarray:
         """(N, h, w) of one column."""
-        if column == Column.ALIGNED:
+        if column == Column.ALIGNED and self.before is Column.BEFORE:  # else it is kept
             return self._maps(Column.BEFORE) * np.float32(self.report["alignment"]["network_scale"])
         path = self.folder / "depth" / f"{column}.npz"
         return _read_maps(path, path.stat().st_mtime_ns)

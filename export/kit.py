@@ -32,7 +32,7 @@ from export.spec import Variant
 from sfmttr import viz
 from sfmttr.compare import Column
 from sfmttr.depth_files import choose_png_scale
-from sfmttr.outputs import read_maps
+from sfmttr.outputs import read_aligned, read_maps
 from sfmttr.pipeline import weights_hash
 from sfmttr.runs import atomic_file, read_json
 from sfmttr.types import DepthKind
@@ -209,7 +209,11 @@ def _asset(name: str, content: bytes) -> dict[str, Any]:
 
 def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_base: str) -> dict[str, Any]:
     model, held_out = export.model, export.report["held_out"]
-    maps = [read_maps(finished.folder / "depth" / f"{column}.npz") for column in (Column.BEFORE, Column.AFTER)]
+    depth = finished.folder / "depth"
+    shift, scale = (finished.report["alignment"].get(name) for name in ("shift", "network_scale"))
+    # Disparity that is not aligned has depths of its own: they would set the colours of all the rest.
+    before = read_maps(depth / f"{Column.BEFORE}.npz") if shift is None else read_aligned(depth, float(scale))
+    maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
     scale = float(model["scale"])
     colours = viz.colour_range(frame for values in maps for frame in values)
     farthest = PNG_HEADROOM * scale * float(maps[-1].max())

@@ -51,19 +51,19 @@ class FinishedRun:
         """Open a run folder for reading.
 
         Raises `RunFolderError` when it holds no finished run, `ExportError` when its clip was not refined,
-        `NetworkError` when the network is not known here.
+        `WeightsError` when its weights are damaged.
         """
         if not (folder / REPORT).is_file():
             raise RunFolderError(f"{folder} is not a finished run: there is no {REPORT} in it; run refine first")
         report, manifest = read_json(folder / REPORT), read_manifest(folder)
         try:
-            info = networks.info(report["network"])
             refined, advice = report["refinement"] is not None, str(report["advice"])
             _ = report["preset"], report["comparison"]["held_out"], manifest.config["split"]
         except (KeyError, TypeError) as error:
             raise RunFolderError(f"{folder / REPORT} is damaged or from another version; run refine again") from error
         if not refined:
             raise ExportError(f"{folder} holds no refined network: its clip was not refined. {advice}".rstrip())
+        info = networks.refined_info(_weights(folder))
         return cls(folder, report, manifest, video.frame_set_from_folder(folder / "frames"), info)
 
     @property
@@ -94,10 +94,7 @@ class FinishedRun:
 
         Raises `RunFolderError` when they are missing, `WeightsError` when they are damaged.
         """
-        path = self.folder / outputs.REFINED_WEIGHTS
-        if not path.is_file():
-            raise RunFolderError(f"{path} is missing; run refine again")
-        return networks.load_refined(self.info.name, path)
+        return networks.load_refined(_weights(self.folder))
 
     def held_out(self) -> HeldOut | None:
         """The points that the report's "held_out" comparison was made at; None when there were none.
@@ -123,3 +120,11 @@ class FinishedRun:
                 f"{REPORT} says {known:.4f}; run refine again"
             )
         return HeldOut(found, scale)
+
+
+def _weights(folder: Path) -> Path:
+    """The refined network's file. Raises `RunFolderError` when it is missing."""
+    path = folder / outputs.REFINED_WEIGHTS
+    if not path.is_file():
+        raise RunFolderError(f"{path} is missing; run refine again")
+    return path

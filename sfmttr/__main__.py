@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,11 +26,14 @@ from sfmttr.config import (
     Objective,
     OutputConfig,
     Preset,
+    RefineConfig,
     RunConfig,
     Setting,
+    Trained,
     TruthConfig,
 )
 from sfmttr.errors import ConfigError
+from sfmttr.types import DepthKind
 
 NOT_REFINED = 3
 _KITTI = "evaluate-kitti"
@@ -84,11 +88,28 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_refine)
     parser.add_argument("clip", type=Path, help="video file, folder of images, or zip of images")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/CLIP-NETWORK-PRESET)")
-    parser.add_argument("--network", default=c.network, help="see `sfmttr networks` (default: %(default)s)")
+    parser.add_argument(
+        "--network",
+        default=c.network,
+        help="one of `sfmttr networks`; hf:ORG/NAME, any depth model of the Hugging Face Hub; or a folder that holds one "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--depth-kind",
+        choices=[str(kind) for kind in DepthKind],
+        help="what a model of the Hub gives, where its config does not say",
+    )
     parser.add_argument("--weights-dir", type=Path, help="look for weights here first")
     presets = [str(preset) for preset in Preset]
     parser.add_argument("--preset", choices=presets, default=str(c.preset), help="(default: %(default)s)")
     parser.add_argument("--steps", type=_at_least(1), help="instead of the preset's number")
+    parser.add_argument(
+        "--train",
+        choices=[str(trained) for trained in Trained],
+        help="what of the network moves (default: as preset and network choose)",
+    )
+    parser.add_argument("--learning-rate", type=float, help="(default: as preset and network choose)")
+    parser.add_argument("--lora-rank", type=_at_least(1), help=f"of --train lora (default: {RefineConfig().lora_rank})")
     objectives = [str(objective) for objective in Objective]
     parser.add_argument(
         "--objective",
@@ -219,12 +240,16 @@ def _truth_config(options: argparse.Namespace) -> TruthConfig | None:
 def run_config(options: argparse.Namespace) -> RunConfig:
     """The configuration that the parsed options of `refine` ask for."""
     c = _DEFAULTS
+    kind = options.depth_kind
     return RunConfig(
-        network=options.network,
+        network=options.network if kind is None else f"{options.network},kind={kind}",
         weights_dir=options.weights_dir,
         preset=Preset(options.preset),
         steps=options.steps,
         objective=Objective(options.objective),
+        trained=None if options.train is None else Trained(options.train),
+        learning_rate=options.learning_rate,
+        lora_rank=options.lora_rank,
         video=replace(
             c.video,
             max_frames=options.max_frames,
@@ -250,7 +275,8 @@ def _refine(options: argparse.Namespace) -> int:
 
     config = run_config(options)
     by = "" if config.objective is Objective.SFM else f"-{config.objective}"
-    out = options.out or Path("runs") / f"{options.clip.stem}-{config.network}-{config.preset}{by}"
+    network = re.sub(r"[^\w.=,@-]+", "-", config.network).strip("-.")  # of the Hub's, and of folders
+    out = options.out or Path("runs") / f"{options.clip.stem}-{network}-{config.preset}{by}"
     if options.export:
         _check_export()
     with terminal.progress_bars() as bars:

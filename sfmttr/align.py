@@ -1,6 +1,7 @@
 """One scale between structure-from-motion and a network: strict RANSAC + WLS model, relaxed inliers (paper, 3.2).
 
-All functions take flat arrays over the observations of the whole clip: `z` (M,) SfM depth, `d` (M,) predicted depth.
+Networks that give disparity up to scale and shift get one scale and one shift, in inverse depth. All functions take
+flat arrays over the observations of the whole clip: `z` (M,) SfM depth, `d` (M,) predicted depth, or disparity.
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ from scipy import stats
 
 from sfmttr.config import AlignConfig, InlierTest
 from sfmttr.errors import AlignmentError
+from sfmttr.inverse_depth import InverseDepth
 
 MIN_OBSERVATIONS = 10
 MIN_FRAME_OBSERVATIONS = 8
 """Per-frame statistics of fewer points than this say nothing."""
+_TRIALS_AT_ONCE = 20
+"""Trials x observations would not fit into memory for long clips."""
+_PAIRS_A_TRIAL = 5
+"""Two points are both right less often than one is."""
+_POLISHINGS = 20
+_TUKEY = 4.685
+"""Of Tukey's biweight, in standard deviations: keeps 95 % of what least squares makes of Gaussian noise."""
+_FLOOR_SHARE = 0.5
+"""Inverse depth is guarded below this share of that of the farthest points which fit."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class Alignment:
     """(M,) bool: what is kept to learn from."""
     network_scale: float
     """The best that scaling alone can do: `network_scale * d` has the least mean |.|/(scale * z) over relaxed rows."""
+    inverse: InverseDepth | None = None
+    """How the network's disparity becomes depth in network units; None where it gives depth."""
 
     @property
     def strict_inlier_ratio(self) -> float:
@@ -53,8 +66,8 @@ def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.rand
     """(M,) bool: the largest set of strict inliers over one-point trials."""
     picks = rng.integers(len(z), size=config.trials)
     best = np.zeros(len(z), bool)
-    for start in range(0, config.trials, 20):  # in slices: trials x observations would not fit for long clips
-        chosen = picks[start : start + 20]
+    for start in range(0, config.trials, _TRIALS_AT_ONCE):
+        chosen = picks[start : start + _TRIALS_AT_ONCE]
         inliers = strict_inliers(z, d, d[chosen] / z[chosen], config)
         winner = inliers[np.argmax(inliers.sum(axis=1))]
         if winner.sum() > best.sum():
@@ -79,8 +92,7 @@ def least_relative_scale(d: np.ndarray, reference: np.ndarray) -> float:
 def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> Alignment:
     """Strict model, then relaxed inliers. Raises `AlignmentError` with too few points, or none that agree."""
     z, d = z.astype(np.float64), d.astype(np.float64)
-    if len(z) < MIN_OBSERVATIONS:
-        raise AlignmentError(f"Only {len(z)} sparse points can be compared with the network: film more texture.")
+    _check_count(z)
     if not (np.all(z > 0) and np.all(d > 0) and np.all(np.isfinite(d))):
         raise AlignmentError("The network gave a depth that is not positive; it cannot be aligned.")
     strict = ransac_scale(z, d, config, rng)
@@ -93,9 +105,104 @@ def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Gene
     return Alignment(scale, strict, relaxed, least_relative_scale(d[relaxed], scale * z[relaxed]))
 
 
-def relaxed_inliers(z: np.ndarray, d: np.ndarray, scale: float, config: AlignConfig) -> np.ndarray:
-    """(M,) bool: `|scale z - d| / (scale z) < relaxed_tau`."""
-    return np.abs(scale * z - d) / (scale * z) < config.relaxed_tau
+def relaxed_inliers(
+    z: np.ndarray, d: np.ndarray, scale: float, config: AlignConfig, *, of_inverse: bool = False
+) -> np.ndarray:
+    """(M,) bool: `|scale z - d| / (scale z) < relaxed_tau`; or the same of inverse depths, where `scale z` is over `d`:
+    the relative error of 1 / d is that of d over d itself."""
+    return np.abs(scale * z - d) / (d if of_inverse else scale * z) < config.relaxed_tau
+
+
+def _check_count(z: np.ndarray) -> None:
+    if len(z) < MIN_OBSERVATIONS:
+        raise AlignmentError(f"Only {len(z)} sparse points can be compared with the network: film more texture.")
+
+
+# --------------------------------------------------------------------- scale and shift in inverse depth
+
+
+def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> Alignment:
+    """Strict model `disparity = a / z + b` by RANSAC over pairs of points, weighted least squares, relaxed inliers.
+
+    Errors are judged in inverse depth, relative to it. Depth in network units is `1 / (disparity - b)`, and the scale
+    is `1 / a`. Raises `AlignmentError` with too few points, or when no scale > 0 and shift fit them.
+    """
+    z, disparity = z.astype(np.float64), disparity.astype(np.float64)
+    _check_count(z)
+    if not (np.all(z > 0) and np.all(np.isfinite(disparity))):
+        raise AlignmentError("The network gave a disparity that is not finite; it cannot be aligned.")
+    inverse_z = 1.0 / z
+    strict = _ransac_line(inverse_z, disparity, config, rng)
+    if strict.sum() < MIN_OBSERVATIONS:
+        raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
+    slope, shift = _robust_line(inverse_z, disparity, strict)
+    if not slope > 0:
+        raise AlignmentError("The network sees as near what the reconstruction has far off; try another network.")
+    strict = _line_inliers(inverse_z, disparity, np.array([slope]), np.array([shift]), config)[0]
+    if strict.sum() < MIN_OBSERVATIONS:
+        raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
+    inverse = InverseDepth(shift, _FLOOR_SHARE * slope * float(np.quantile(inverse_z[strict], 0.01)))
+    d, scale = inverse.depth(disparity).astype(np.float64), 1.0 / slope
+    relaxed = relaxed_inliers(z, d, scale, config, of_inverse=True)
+    network_scale = least_relative_scale(d[relaxed], scale * z[relaxed])
+    return Alignment(scale, strict, relaxed, network_scale, inverse)
+
+
+def _line_inliers(
+    inverse_z: np.ndarray, disparity: np.ndarray, slopes: np.ndarray, shifts: np.ndarray, config: AlignConfig
+) -> np.ndarray:
+    """(S, M) bool: which points agree with each of the candidate lines (S,)."""
+    expected = slopes[:, None] * inverse_z
+    residual = np.abs(expected + shifts[:, None] - disparity)
+    if config.inlier_test is InlierTest.PRINTED:
+        return residual**2 <= config.strict_tau * expected
+    return residual <= config.strict_tau * expected
+
+
+def _ransac_line(
+    inverse_z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """(M,) bool: the largest set of strict inliers over trials of two points.
+
+    Pairs of about the same depth say nothing of the slope: where points crowd at one depth, a line steep enough makes
+    inliers of that whole crowd, whatever the network says of it.
+    """
+    first, second = rng.integers(len(inverse_z), size=(2, _PAIRS_A_TRIAL * config.trials))
+    run = inverse_z[first] - inverse_z[second]
+    low, high = np.quantile(inverse_z, [0.1, 0.9])
+    rise = disparity[first] - disparity[second]
+    usable = (np.abs(run) > 0.25 * (high - low)) & (run != 0) & (rise * run > 0)
+    slopes = rise[usable] / run[usable]
+    shifts = disparity[first[usable]] - slopes * inverse_z[first[usable]]
+    best = np.zeros(len(inverse_z), bool)
+    for start in range(0, len(slopes), _TRIALS_AT_ONCE):
+        rows = slice(start, start + _TRIALS_AT_ONCE)
+        inliers = _line_inliers(inverse_z, disparity, slopes[rows], shifts[rows], config)
+        winner = inliers[np.argmax(inliers.sum(axis=1))]
+        if winner.sum() > best.sum():
+            best = winner
+    return best
+
+
+def _robust_line(inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarray) -> tuple[float, float]:
+    """Slope and shift by least squares of the error relative to inverse depth, over the strict inliers.
+
+    What is wrong by chance by less than the strict threshold would pull at the line: Tukey's biweight, at the scale of
+    the residuals themselves, takes it out.
+    """
+    x, y = inverse_z[strict], disparity[strict]
+    weight = np.ones(len(x))
+    slope = shift = 0.0
+    for _ in range(_POLISHINGS):
+        # relative: both sides over x; the slope that they should also be over is one factor for all
+        rows = np.stack([np.ones(len(x)), 1 / x], axis=1) * np.sqrt(weight)[:, None]
+        (slope, shift), *_ = np.linalg.lstsq(rows, np.sqrt(weight) * y / x, rcond=None)
+        residual = (y - slope * x - shift) / x
+        spread = 1.4826 * float(np.median(np.abs(residual)))
+        if spread <= 1e-12 * abs(slope):
+            break
+        weight = np.clip(1 - (residual / (_TUKEY * spread)) ** 2, 0, None) ** 2
+    return float(slope), float(shift)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,16 @@ class Trained(StrEnum):
     LATE = "late"
     """All but the early part."""
     ALL = "all"
+    LORA = "lora"
+    """The encoder's linear layers, each by a matrix of low rank that is added into its weight in the end."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a network is trained, and how fast."""
+
+    trained: Trained
+    learning_rate: float
 
 
 class Schedule(StrEnum):
@@ -190,14 +200,18 @@ class RefineConfig:
     far_factor: float = 1.0
     """Make this many times the steps where network and reconstruction disagree on the whole: a network far from its
     domain has more to learn."""
-    learning_rate: float = 1e-4
+    learning_rate: float | None = 1e-4
+    """None: what the network is best trained with (`DepthNetwork.trainings`)."""
     loss: LossForm = LossForm.ABSOLUTE
     schedule: Schedule = Schedule.CONSTANT
     sampling: Sampling = Sampling.NEAREST
-    trained: Trained = Trained.ENCODER
+    trained: Trained | None = Trained.ENCODER
+    """None: what of the network is best trained."""
+    lora_rank: int = 8
     objective: Objective = Objective.SFM
     photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
+    """Their gradients are added up one by one, so more of them take more time and no more memory."""
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
     validations: int = 5
@@ -263,11 +277,11 @@ _DEFAULT = Recipe(
     RefineConfig(
         equal_time=True,
         far_factor=1.5,
-        learning_rate=1e-3,
+        learning_rate=None,
         loss=LossForm.LOG,
         schedule=Schedule.ONE_CYCLE,
         sampling=Sampling.BILINEAR,
-        trained=Trained.LATE_ENCODER,
+        trained=None,
     ),
     carry_frames=2,
     dense=DenseConfig(weight=0.1),
@@ -313,6 +327,10 @@ class RunConfig:
     steps: int | None = None
     """Instead of the preset's number."""
     objective: Objective = Objective.SFM
+    trained: Trained | None = None
+    """Instead of what preset and network choose."""
+    learning_rate: float | None = None
+    lora_rank: int | None = None
     tune_on: tuple[str, ...] | None = None
     """Names of the frames that are learnt from; None: all. Others still serve as neighbours and as source views."""
     video: VideoConfig = VideoConfig()
@@ -334,6 +352,10 @@ class RunConfig:
             object.__setattr__(self, "objective", Objective(self.objective))  # its value will do
         except ValueError:
             raise ConfigError(f"There is no objective {self.objective!r}: choose {', '.join(Objective)}.") from None
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
+            raise ConfigError(f"the learning rate is {self.learning_rate}; choose more than 0 and less than 1.")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ConfigError(f"the rank of LoRA is {self.lora_rank}; choose 1 or more.")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; at least one step is needed.")
         if self.seed < 0:
@@ -344,6 +366,8 @@ class RunConfig:
         """The preset's recipe, with what was changed on top of it."""
         recipe = RECIPES[self.preset]
         refine = replace(recipe.refine, objective=self.objective)
+        given = {"trained": self.trained, "learning_rate": self.learning_rate, "lora_rank": self.lora_rank}
+        refine = replace(refine, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         if self.steps is not None:
             refine = replace(refine, steps=self.steps, equal_time=False, far_factor=1.0)
         return replace(recipe, refine=refine)

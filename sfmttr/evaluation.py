@@ -84,5 +84,5 @@ def _read_columns(run: Path, report: dict[str, Any]) -> dict[Column, np.ndarray]
     if Column.BEFORE not in maps:
         raise RunFolderError(f"{folder} holds no depth; run refine again.")
     if refined:
-        maps[Column.ALIGNED] = maps[Column.BEFORE] * np.float32(report["alignment"]["network_scale"])
+        maps[Column.ALIGNED] = outputs.read_aligned(folder, report["alignment"]["network_scale"])
     return {column: maps[column] for column in Column if column in maps}

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from sfmttr.compare import Column, Maps
 from sfmttr.depth_files import PngScale, choose_png_scale, write_depth_exr, write_depth_png
 from sfmttr.errors import Cancelled, RunFolderError
 from sfmttr.geometry import pixels_from_grid, resize_numpy
-from sfmttr.networks.info import NetworkInfo
+from sfmttr.networks import registry
+from sfmttr.networks.base import DepthNetwork
 from sfmttr.refine import RefineResult
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import atomic_file, read_json, write_json
@@ -74,14 +76,22 @@ def read_maps(path: Path) -> np.ndarray:
         raise RunFolderError(f"{path.name} is damaged ({error}); delete it and run again.") from error
 
 
-def write_refinement(weights: Path, curves: Path, result: RefineResult, info: NetworkInfo) -> None:
-    """The state dict as safetensors with its terms, and everything else as JSON."""
+def read_aligned(folder: Path, network_scale: float) -> np.ndarray:
+    """(N, h, w) float32: the unrefined network with the best scale (and shift), of the `depth/` folder of a run.
+
+    Raises `RunFolderError` when it is damaged.
+    """
+    path = folder / f"{Column.ALIGNED}.npz"
+    if path.is_file():
+        return read_maps(path)
+    return read_maps(folder / f"{Column.BEFORE}.npz") * np.float32(network_scale)
+
+
+def write_refinement(weights: Path, curves: Path, result: RefineResult, network: DepthNetwork) -> None:
+    """The state dict as safetensors, with its terms and what rebuilds `network`, and everything else as JSON."""
     metadata = {
         "sfmttr": sfmttr.__version__,
-        "network": info.name,
-        "kind": str(info.kind),
-        "licence": info.licence,
-        "source": info.source,
+        **registry.described(network),
         "best_step": str(result.best_step),
     }
     with atomic_file(weights) as part:
@@ -109,25 +119,38 @@ def _from_json(value: float | None) -> float:
 # ------------------------------------------------------------------------------------- all files
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: it keeps what it computes
 class _Clip:
     """What all writers need."""
 
     result: RunResult
     maps: Maps
-    range: ColourRange
     unit: str
     tell: Callable[[], None]
     """Called for every frame that is written; it raises when the run was stopped."""
 
     @property
+    def before(self) -> np.ndarray:
+        """(N, h, w): what pictures show as unrefined depth; of a network that gives disparity, what alignment makes of
+        it, or all that pictures showed would be the missing shift."""
+        aligned = self.result.aligned
+        is_disparity = aligned is not None and aligned.alignment.inverse is not None
+        return self.maps.get(Column.ALIGNED if is_disparity else Column.BEFORE, self.maps[Column.BEFORE])
+
+    @property
     def best(self) -> np.ndarray:
         """(N, h, w): what the run gives: refined depth, or unrefined where it did not refine."""
-        return self.maps.get(Column.AFTER, self.maps[Column.BEFORE])
+        return self.maps.get(Column.AFTER, self.before)
 
     @property
     def best_fused(self) -> np.ndarray | None:
         return self.maps.get(Column.AFTER_FUSED)
+
+    @cached_property
+    def range(self) -> ColourRange:
+        """One for all pictures of the clip."""
+        shown = [self.before, self.maps[Column.AFTER]] if Column.AFTER in self.maps else [self.before]
+        return viz.colour_range(frame for values in shown for frame in values)
 
     def depth(self, maps: np.ndarray, frame: int) -> Depth:
         """One frame at frame size."""
@@ -144,7 +167,6 @@ def planned_files(folder: Path) -> list[Path]:
 
 def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Path]:
     """Write depth, pictures, video and clouds; give what is there now."""
-    shown = [maps[column] for column in (Column.BEFORE, Column.AFTER) if column in maps]
     unit = "m" if result.kind is DepthKind.METRIC else "network units"
     now = Progress("outputs", 0, 1)
     stopped = threading.Event()
@@ -154,7 +176,7 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Pa
             raise Cancelled("stopped")
         on_progress(now)
 
-    clip = _Clip(result, maps, viz.colour_range(frame for values in shown for frame in values), unit, tell)
+    clip = _Clip(result, maps, unit, tell)
     config = result.config.output
     jobs: list[tuple[str, Callable[[_Clip], None]]] = [("depth", _write_depth)]
     if config.pictures:
@@ -203,7 +225,7 @@ def _write_depth(clip: _Clip) -> None:
 
 
 def _write_coloured(clip: _Clip) -> None:
-    wanted = {"before": clip.maps[Column.BEFORE], "refined": clip.best}
+    wanted = {"before": clip.before, "refined": clip.best}
 
     def write(frame: int) -> None:
         for name, maps in wanted.items():
@@ -227,7 +249,7 @@ def _save_png(path: Path, image: Image.Image) -> None:
 def _panels(clip: _Clip, frame: int) -> np.ndarray:
     """Picture, before and after, with captions and one colour bar."""
     refined, frames = clip.result.refined, clip.result.frames
-    shown = {"before": clip.maps[Column.BEFORE]}
+    shown = {"before": clip.before}
     if refined is not None:
         shown["after (rolled back)" if refined.rolled_back else "after"] = clip.best
     hw = viz.panel_hw(frames.hw, 1 + len(shown), PANEL_WIDTH, bar=True)

@@ -18,16 +18,18 @@ import numpy as np
 from torch import Tensor
 
 from sfmttr import networks, outputs, report, sfm, video
-from sfmttr.align import agreement, align, relaxed_inliers
+from sfmttr.align import Alignment, agreement, align, align_disparity, relaxed_inliers
 from sfmttr.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
-from sfmttr.errors import AlignmentError, Cancelled, ClipError, DepthKindError
+from sfmttr.errors import AlignmentError, Cancelled, ClipError
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
 from sfmttr.intrinsics import parse_intrinsics
+from sfmttr.inverse_depth import InverseDepth
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
+from sfmttr.networks.disparity import DisparityNetwork
 from sfmttr.networks.weights import cache_folder
 from sfmttr.photometric import photometric_views
 from sfmttr.predict import prepare_images
@@ -55,12 +57,14 @@ T = TypeVar("T")
 
 _EXPORTS = ("export", "kit")
 """What others may have recorded in the run folder, made of the refined network."""
-_RESULTS = ("refine", "after", "before_fused", "after_fused", *_EXPORTS)
+_RESULTS = ("aligned", "refine", "after", "before_fused", "after_fused", *_EXPORTS)
 """What there is only of a clip that was refined."""
 DEPENDENTS = {
-    "frames": ("sfm", "before", *_RESULTS, "outputs"),
+    "frames": ("sfm", "disparity", "before", *_RESULTS, "outputs"),
     "sfm": (*_RESULTS, "outputs"),
+    "disparity": ("before", *_RESULTS, "outputs"),
     "before": (*_RESULTS, "outputs"),
+    "aligned": ("outputs",),
     "refine": ("after", "before_fused", "after_fused", *_EXPORTS, "outputs"),
     "after": ("after_fused", "outputs"),
     "before_fused": ("outputs",),
@@ -201,40 +205,92 @@ class _Run:
     def _images(self) -> Tensor:
         return prepare_images(self._network, self._frames)
 
-    def _maps_stage(self, name: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def _maps_stage(
+        self, name: str, key: str, make: Callable[[], np.ndarray], kind: DepthKind | None = None
+    ) -> np.ndarray:
         path = self._path / "depth" / f"{name}.npz"
 
         def make_and_write() -> np.ndarray:
             maps = make()
-            outputs.write_maps(path, maps, self._kind, self._frames)
+            outputs.write_maps(path, maps, kind or self._kind, self._frames)
             return maps
 
         return self._stage(name, key, [path], make_and_write, lambda: outputs.read_maps(path))
 
     @property
+    def _gives_disparity(self) -> bool:
+        return self._network.info.kind is DepthKind.AFFINE_DISPARITY
+
+    @property
     def _kind(self) -> DepthKind:
-        return networks.info(self._config.network).kind
+        """Of all results: what is made of disparity is depth up to scale."""
+        return DepthKind.SCALE_INVARIANT if self._gives_disparity else self._network.info.kind
 
     @cached_property
-    def _before_key(self) -> str:
+    def _network_key(self) -> str:
         return settings_key(self._frames.content_hash, [self._config.network, weights_hash(self._network)])
 
     @cached_property
-    def _before(self) -> np.ndarray:
+    def _said(self) -> np.ndarray:
+        """(N, h, w): what the unrefined network says, depth or disparity."""
+
         def predict() -> np.ndarray:
             return self._backend.predict(self._network, self._images, "before", self._on_progress)
 
-        return self._maps_stage("before", self._before_key, predict)
+        name = "disparity" if self._gives_disparity else "before"
+        return self._maps_stage(name, self._network_key, predict, self._network.info.kind)
+
+    def _unrefined(self, alignment: Alignment) -> np.ndarray:
+        """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""
+        return self._said if alignment.inverse is None else alignment.inverse.depth(self._said)
+
+    def _learner(self, alignment: Alignment) -> DepthNetwork:
+        """The unrefined network as something that gives depth."""
+        inverse = alignment.inverse
+        return self._network if inverse is None else DisparityNetwork(self._network, inverse)
+
+    def _before(self, aligned: Aligned | None) -> np.ndarray:
+        """(N, h, w): depth by the unrefined network alone.
+
+        Disparity is taken for inverse depth as it is, without the shift that only points can tell; of its scale, which
+        means nothing, it gets what fits them best.
+        """
+        if not self._gives_disparity:
+            return self._said
+
+        def convert() -> np.ndarray:
+            maps = InverseDepth.unshifted(self._said).depth(self._said)
+            if aligned is None:
+                return maps
+            rows = aligned.observations.where(aligned.observations.trainable)
+            return maps * np.float32(np.median(aligned.alignment.scale * rows.z / sample_at(maps, rows)))
+
+        scale = None if aligned is None else aligned.alignment.scale
+        return self._maps_stage("before", settings_key(self._network_key, ["unshifted", scale]), convert)
+
+    def _aligned_maps(self, alignment: Alignment) -> np.ndarray:
+        """(N, h, w): the best that alignment alone makes of the unrefined network."""
+        maps = self._unrefined(alignment) * np.float32(alignment.network_scale)
+        if alignment.inverse is None:  # whoever reads the run folder multiplies by themselves
+            return maps
+        key = settings_key(self._network_key, [alignment.inverse, alignment.network_scale])
+        return self._maps_stage("aligned", key, lambda: maps)
 
     def _align(self, model: SparseModel) -> Aligned:
         config = self._config
         rng = np.random.default_rng(config.seed)
         observations = observe(model, len(self._frames), self._frames.hw, config.split, rng)
-        d = sample_at(self._before, observations)
         rows = observations.trainable
-        alignment = align(observations.z[rows], d[rows], config.recipe.align, rng)
+        said = sample_at(self._said, observations)[rows]
+        fit = align_disparity if self._gives_disparity else align
+        alignment = fit(observations.z[rows], said, config.recipe.align, rng)
+        maps = self._unrefined(alignment)
+        d = sample_at(maps, observations)
         agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
-        relaxed = relaxed_inliers(observations.z, d, alignment.scale, config.recipe.align)
+        relaxed_fit = partial(
+            relaxed_inliers, scale=alignment.scale, config=config.recipe.align, of_inverse=self._gives_disparity
+        )
+        relaxed = relaxed_fit(observations.z, d)
         trust = judge(model.health, agreed)
         doubtful = model.health.score < DOUBTFUL_HEALTH
         selection = select(
@@ -251,7 +307,7 @@ class _Run:
         spread = self._frames.from_video and not doubtful and not trust.far_from_domain
         reach = config.recipe.carry_frames if spread else 0
         more = carried(model, observations, len(self._frames), self._frames.hw, reach)
-        fits = relaxed_inliers(more.z, sample_at(self._before, more), alignment.scale, config.recipe.align)
+        fits = relaxed_fit(more.z, sample_at(maps, more))
         fits &= self._network.sees(more.grid, self._frames.hw) & self._tuned[more.frame]
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
 
@@ -265,16 +321,23 @@ class _Run:
     def _refine_key(self) -> str:
         config = self._config
         sparse = self._folder.manifest.stage("sfm")
-        settings = [config.recipe, config.split, config.seed, self._backend.device, self._network.late_cost]
+        settings = [
+            config.recipe,
+            config.split,
+            config.seed,
+            self._backend.device,
+            self._network.late_cost,
+            self._network.trainings,
+        ]
         settings.append(config.tune_on)
-        return settings_key(self._before_key + (sparse.key if sparse else ""), settings)
+        return settings_key(self._network_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
         weights, curves = self._path / outputs.REFINED_WEIGHTS, self._path / "refinement.json"
 
         def make() -> RefineResult:
             result = self._run_refinement(aligned)
-            outputs.write_refinement(weights, curves, result, networks.info(self._config.network))
+            outputs.write_refinement(weights, curves, result, self._learner(aligned.alignment))
             return result
 
         return self._stage(
@@ -300,7 +363,8 @@ class _Run:
             self._on_progress(Progress("refine", step.index, step.total))
             self._on_step(step, live)
 
-        task = RefineTask(self._network, self._images, targets, config, self._config.seed, tuple(left_out), views)
+        network = self._learner(aligned.alignment)
+        task = RefineTask(network, self._images, targets, config, self._config.seed, tuple(left_out), views)
         return self._backend.refine(task, on_step)
 
     def _with_dense(self, targets: Targets, lessons: Observations, aligned: Aligned) -> Targets:
@@ -313,7 +377,7 @@ class _Run:
         if dense.weight == 0 or objective is Objective.PHOTOMETRIC or aligned.trust.far_from_domain:
             return targets
         known = lessons.where(lessons.trainable)
-        maps = self._before * np.float32(aligned.alignment.network_scale)
+        maps = self._unrefined(aligned.alignment) * np.float32(aligned.alignment.network_scale)
         fused = self._corrected(
             maps, known, aligned, dense.fuse, lambda _: self._on_progress(Progress("refine", 0, 1, "dense targets"))
         )
@@ -333,12 +397,13 @@ class _Run:
         weight = point_weights(known, self._config.recipe.weight)
         return fuse_clip(maps, known, reference, weight, fusion_hw(self._frames.hw, config), config, tell)
 
-    def _after(self, refined: RefineResult) -> np.ndarray:
+    def _after(self, refined: RefineResult, alignment: Alignment) -> np.ndarray:
         def predict() -> np.ndarray:
             if refined.rolled_back:
-                return self._before
-            self._network.load_state_dict(refined.weights)
-            return self._backend.predict(self._network, self._images, "after", self._on_progress)
+                return self._unrefined(alignment)
+            network = self._learner(alignment)
+            network.load_state_dict(refined.weights)
+            return self._backend.predict(network, self._images, "after", self._on_progress)
 
         return self._maps_stage("after", settings_key(self._refine_key, "after"), predict)
 
@@ -358,22 +423,20 @@ class _Run:
     # ------------------------------------------------------------------------------- the whole
 
     def execute(self) -> RunResult:
-        if self._kind is DepthKind.AFFINE_DISPARITY:
-            raise DepthKindError("Networks that give affine disparity cannot be refined yet; choose another network.")
         self._check_inputs()
         sparse = self._sparse
         aligned, advice = self._aligned_or_advice(sparse)
         refine = aligned is not None and (aligned.trust.trusted or self._config.force)
         if not refine and aligned is not None:
             advice = aligned.trust.statement
-        maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before}
+        maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before(aligned)}
         refined = None
         if aligned is None or not refine:
             self._folder.invalidate(_RESULTS)  # of an earlier run that did refine
         else:
             refined = self._refined(aligned)
-            aligned_maps = self._before * np.float32(aligned.alignment.network_scale)
-            after = self._after(refined)
+            aligned_maps = self._aligned_maps(aligned.alignment)
+            after = self._after(refined, aligned.alignment)
             maps |= {
                 Column.ALIGNED: aligned_maps,
                 Column.BEFORE_FUSED: self._fused("before_fused", aligned_maps, aligned),
@@ -382,7 +445,16 @@ class _Run:
             }
         comparisons = self._compare(maps, aligned if refine else None)
         result = RunResult(
-            self._path, self._config, self._kind, self._frames, sparse, aligned, refined, comparisons, advice
+            self._path,
+            self._config,
+            self._network.info.name,
+            self._kind,
+            self._frames,
+            sparse,
+            aligned,
+            refined,
+            comparisons,
+            advice,
         )
         self._write_outputs(result, maps)
         result = replace(result, timings_s=dict(self._timings))
@@ -434,7 +506,7 @@ class _Run:
         return result
 
     def _write_outputs(self, result: RunResult, maps: Maps) -> None:
-        source: list[Any] = [self._before_key, self._refine_key, result.refined is not None, self._config.fuse]
+        source: list[Any] = [self._network_key, self._refine_key, result.refined is not None, self._config.fuse]
         key = settings_key("outputs", [source, self._config.output])
         files = outputs.planned_files(self._path)
         self._stage("outputs", key, files, lambda: outputs.write_all(result, maps, self._on_progress), lambda: None)

@@ -10,7 +10,7 @@ from sfmttr.device import Compute
 from sfmttr.errors import NetworkError
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.threads import in_order
-from sfmttr.types import FrameSet, OnProgress, Progress, ignore_progress
+from sfmttr.types import DepthKind, FrameSet, OnProgress, Progress, ignore_progress
 
 
 def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
@@ -25,7 +25,7 @@ def predict_maps(
 ) -> np.ndarray:
     """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
 
-    Raises `NetworkError` when an output is not finite and positive.
+    Raises `NetworkError` when an output is not finite, or a depth not positive.
     """
     network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
     maps = []
@@ -36,6 +36,7 @@ def predict_maps(
             maps.append(network.picture_depth(image)[0, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))
     result = np.stack(maps)
-    if not (np.isfinite(result).all() and (result > 0).all()):
+    positive = network.info.kind is DepthKind.AFFINE_DISPARITY or (result > 0).all()
+    if not (np.isfinite(result).all() and positive):
         raise NetworkError(f"{network.info.name} gave depth that is not finite and positive; its weights are unusable.")
     return result

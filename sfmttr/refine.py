@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfmttr.config import LossForm, Objective, RefineConfig, Schedule, Trained
+from sfmttr.config import LossForm, Objective, RefineConfig, Schedule, Trained, Training
 from sfmttr.device import Compute
 from sfmttr.errors import AlignmentError, NetworkError
 from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
+from sfmttr.lora import add_low_rank, merged_state
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.photometric import PhotometricLoss, TargetView
 from sfmttr.targets import FrameTargets, Targets
@@ -93,8 +94,10 @@ class _DeviceTargets:
         return _DeviceTargets(targets.frame, *(torch.from_numpy(a).to(device) for a in arrays))
 
 
-def point_loss(depth: Tensor, reference: Tensor, weight: Tensor, form: LossForm) -> Tensor:
-    """Mean over one frame's points (M,) of the weighted residual."""
+def point_loss(depth: Tensor, reference: Tensor, weight: Tensor, form: LossForm, *, of_inverse: bool = False) -> Tensor:
+    """Mean over one frame's points (M,) of the weighted residual, of depth or `of_inverse` depth."""
+    if of_inverse:
+        depth, reference = 1 / depth, 1 / reference
     if form is LossForm.LOG:
         residual = (reference.log() - depth.log()).abs()
     else:
@@ -115,7 +118,7 @@ def learning_rate_factor(step: int, config: RefineConfig) -> float:
 
 
 def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.Parameter]:
-    """The parameters that move, by name. Raises `NetworkError` when there are none."""
+    """The parameters that move, by name (of LoRA: whose weights do). Raises `NetworkError` when there are none."""
     encoder = dict(network.encoder_parameters())
     early = dict(network.early_parameters())
     everything = dict(network.named_parameters())
@@ -125,10 +128,18 @@ def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.
         Trained.DECODER: {n: p for n, p in everything.items() if n not in encoder},
         Trained.LATE: {n: p for n, p in everything.items() if n not in early},
         Trained.ALL: everything,
+        Trained.LORA: encoder,
     }[trained]
     if not chosen:
         raise NetworkError(f"This network has no {trained} parameters of its own to train; choose another part.")
     return chosen
+
+
+def training_of(config: RefineConfig, network: DepthNetwork) -> Training:
+    """What is trained and how fast: as the settings say, and as the network says where they leave it to it."""
+    trained = config.trained or network.trainings[0].trained
+    rates = {training.trained: training.learning_rate for training in reversed(network.trainings)}
+    return Training(trained, config.learning_rate or rates.get(trained, network.trainings[0].learning_rate))
 
 
 def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
@@ -174,10 +185,13 @@ class Refinement:
         self._train = [_DeviceTargets.of(t, compute.device) for t in self._taught(targets.train, config)]
         every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
-        moving = trained_parameters(network, config.trained)
+        training = training_of(config, network)
+        moving = trained_parameters(network, training.trained)
         early = dict(network.early_parameters())
         self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
+        config = replace(config, trained=training.trained, learning_rate=training.learning_rate)
         self._config = affordable(config, network) if self._early_is_fixed else config
+        self._parameters = self._let_move(training.trained, seed)
         self._features: dict[int, tuple[Tensor, ...]] = {}
         self._start = checkpoint
         self._optimizer: torch.optim.Optimizer | None = None
@@ -193,11 +207,8 @@ class Refinement:
 
     def steps(self) -> Iterator[RefineStep]:
         """Run the loop; each step is yielded once it is done. Ends early when the caller stops iterating."""
-        config, network = self._config, self._network
-        network.requires_grad_(False)
-        parameters = trained_parameters(network, config.trained)
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
+        config, parameters = self._config, self._parameters
+        assert config.learning_rate is not None, "settled when this was set up"
         done = self._start.step if self._start else 0
         optimizer = torch.optim.Adam(parameters.values(), lr=config.learning_rate, fused=True)
         if self._start:
@@ -210,12 +221,15 @@ class Refinement:
         checks = validation_steps(config)
         started = time.perf_counter() - self._seconds
         for index in range(done + 1, config.steps + 1):
-            loss = torch.stack([self._loss(next(frames)) for _ in range(config.frames_per_step)]).mean()
-            loss.backward()
+            loss = 0.0
+            for _ in range(config.frames_per_step):
+                share = self._loss(next(frames)) / config.frames_per_step
+                share.backward()
+                loss += float(share.detach())
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
-            self._losses.append(float(loss.detach()))
+            self._losses.append(loss)
             validation = self._check(index) if index in checks else None
             self._seconds = time.perf_counter() - started
             yield RefineStep(index, config.steps, self._losses[-1], validation, self._seconds)
@@ -256,6 +270,16 @@ class Refinement:
     def depth(self, frame: int) -> np.ndarray:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
         return self._predict(frame)[0].float().cpu().numpy()
+
+    def _let_move(self, trained: Trained, seed: int) -> dict[str, nn.Parameter]:
+        """The parameters that the optimiser gets, and no others, with gradients."""
+        network = self._network.requires_grad_(False)
+        parameters = trained_parameters(network, trained)
+        if trained is Trained.LORA:
+            parameters = add_low_rank(network, parameters.keys(), self._config.lora_rank, seed)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        return parameters
 
     def _photometric_loss(
         self, network: DepthNetwork, config: RefineConfig, views: Mapping[int, TargetView] | None
@@ -308,14 +332,16 @@ class Refinement:
         if config.objective is Objective.PHOTOMETRIC:
             return looks
         at_points = sample(depth, targets.grid, mode=config.sampling)[0]
-        loss = point_loss(at_points, targets.reference, targets.weight, config.loss)
+        loss = point_loss(
+            at_points, targets.reference, targets.weight, config.loss, of_inverse=self._network.learns_inverse
+        )
         return loss if self._photometric is None else loss + config.photometric.share_of_both * looks
 
     def _check(self, index: int) -> float:
         error = self._validation_error(1.0)
         self._curve.append((index, error))
         if error < self._best[1]:
-            self._best = (index, error, state_dict_cpu(self._network))
+            self._best = (index, error, merged_state(self._network))
         return error
 
     @torch.no_grad()

@@ -26,7 +26,7 @@ def build_report(result: RunResult) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "sfmttr": sfmttr.__version__,
-        "network": result.config.network,
+        "network": result.network,
         "kind": result.kind,
         "preset": result.config.preset,
         "objective": result.config.objective,
@@ -80,6 +80,7 @@ def _alignment(aligned: Aligned) -> dict[str, Any]:
     return {
         "scale": aligned.alignment.scale,
         "network_scale": aligned.alignment.network_scale,
+        "shift": None if aligned.alignment.inverse is None else aligned.alignment.inverse.shift,
         "strict_inlier_ratio": aligned.alignment.strict_inlier_ratio,
         "relaxed_inlier_ratio": aligned.alignment.relaxed_inlier_ratio,
         "rank_correlation": aligned.agreement.rank_correlation,

@@ -145,11 +145,10 @@ class _Experiment:
             return frames, self._unrefined(network, frames), False
         report = read_json(run / REPORT)
         frames = video.frame_set_from_folder(run / "frames")
-        before = outputs.read_maps(run / "depth" / f"{Column.BEFORE}.npz")
         if objective == ALIGNED and report["alignment"] is not None:
-            return frames, before * np.float32(report["alignment"]["network_scale"]), True
+            return frames, outputs.read_aligned(run / "depth", report["alignment"]["network_scale"]), True
         if report["refinement"] is None:
-            return frames, before, False
+            return frames, outputs.read_maps(run / "depth" / f"{Column.BEFORE}.npz"), False
         return frames, outputs.read_maps(run / "depth" / f"{Column.AFTER}.npz"), True
 
     def _unrefined(self, name: str, frames: FrameSet) -> np.ndarray:

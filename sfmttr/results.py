@@ -36,6 +36,8 @@ class RunResult:
 
     folder: Path
     config: RunConfig
+    network: str
+    """The name that it goes by in what the run leaves behind."""
     kind: DepthKind
     frames: FrameSet
     sparse: SparseModel | NoModel

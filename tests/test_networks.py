@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfmttr import networks
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks import monodepth
+from sfmttr.networks import monodepth, registry
 from sfmttr.networks.adabins import AdaBins
 from sfmttr.networks.base import DepthNetwork, TorchPredictor, resize_depth, resize_image, state_dict_cpu
 from sfmttr.networks.meter import Meter, positive
@@ -30,7 +30,7 @@ from sfmttr.networks.rt_monodepth import RtMonoDepthS
 from sfmttr.types import DepthKind
 from tests.data_paths import data_root, existing, parity_root, weights_root
 
-every_network = pytest.mark.parametrize("name", networks.names())
+every_network = pytest.mark.parametrize("name", networks.built_in())
 LARGE = 5_000_000
 """Parameters from which on a network is tested on pictures of few pixels, and mostly in the slow set."""
 KITTI_SIZES = ((370, 1224), (370, 1226), (374, 1238), (375, 1242), (376, 1241))
@@ -54,7 +54,7 @@ def small(network: DepthNetwork, patch: pytest.MonkeyPatch) -> DepthNetwork:
     return network
 
 
-@pytest.fixture(scope="module", params=[with_marks(name) for name in networks.names()])
+@pytest.fixture(scope="module", params=[with_marks(name) for name in networks.built_in()])
 def network(request: pytest.FixtureRequest) -> Iterator[DepthNetwork]:
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -160,8 +160,9 @@ def test_constructed_ready_to_predict(network: DepthNetwork) -> None:
 
 
 def test_state_survives_safetensors(network: DepthNetwork, tmp_path: Path) -> None:
-    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors")
-    loaded = networks.load_refined(network.info.name, tmp_path / "refined.safetensors")
+    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", registry.described(network))
+    loaded = networks.load_refined(tmp_path / "refined.safetensors")
+    assert loaded.info == network.info
     assert not loaded.training
     for name, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
@@ -194,9 +195,17 @@ def test_published_files_are_https(name: str) -> None:
 
 
 def test_refined_weights_of_another_network_do_not_load(tmp_path: Path) -> None:
-    save_file(dict(state_dict_cpu(networks.build("rt-monodepth-s"))), tmp_path / "rt.safetensors")
+    terms = registry.described(networks.build("meter-xxs-nyu"))
+    save_file(dict(state_dict_cpu(networks.build("rt-monodepth-s"))), tmp_path / "rt.safetensors", terms)
     with pytest.raises(WeightsError, match=r"rt\.safetensors does not fit.*missing.*unexpected"):
-        networks.load_refined("meter-xxs-nyu", tmp_path / "rt.safetensors")
+        networks.load_refined(tmp_path / "rt.safetensors")
+
+
+@pytest.mark.parametrize("terms", [None, {"network": "bundled"}, {"network": "bundled", "kind": "guesses"}])
+def test_weights_that_say_nothing_of_their_network_do_not_load(terms: dict[str, str] | None, tmp_path: Path) -> None:
+    save_file(dict(state_dict_cpu(networks.build("bundled"))), tmp_path / "mine.safetensors", terms)
+    with pytest.raises(WeightsError, match=r"mine\.safetensors does not say which network"):
+        networks.load_refined(tmp_path / "mine.safetensors")
 
 
 # ----------------------------------------------------------------------------------- working sizes
@@ -348,10 +357,10 @@ def test_nyu_weights_see_a_room() -> None:
     assert 0.4 < np.median(scales) < 2.5
 
 
-WITH_EARLY_PART = [name for name in networks.names() if not is_large(name)]
+WITH_EARLY_PART = [name for name in networks.built_in() if not is_large(name)]
 
 
-@pytest.mark.parametrize("name", [name for name in networks.names() if is_large(name)])
+@pytest.mark.parametrize("name", [name for name in networks.built_in() if is_large(name)])
 def test_large_networks_keep_no_early_features(name: str) -> None:
     """They would take gigabytes for a clip."""
     assert list(networks.build(name).early_parameters()) == []

@@ -194,7 +194,7 @@ def test_what_does_not_apply_is_none_never_absent(bench: Bench) -> None:
 
 def test_refined_weights_give_the_refined_depth(finished: Bench) -> None:
     frames = video.frame_set_from_folder(finished.out / "frames")
-    network = networks.load_refined(TINY, finished.out / "refined.safetensors")
+    network = networks.load_refined(finished.out / "refined.safetensors")
     images = torch.cat([network.prepare(frames.read(i).rgb) for i in range(len(frames))])
     with torch.inference_mode():
         again = network(images)[:, 0].numpy()

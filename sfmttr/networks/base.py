@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from sfmttr.config import Trained, Training
 from sfmttr.networks.info import NetworkInfo as NetworkInfo
 from sfmttr.types import HW, DepthKind, FrameSet
 
@@ -45,6 +46,13 @@ class DepthNetwork(nn.Module, ABC):
 
     late_cost: float = 1.0
     """Time of a training step on kept early features, as a share of a whole step's (measured on two CPU cores)."""
+
+    trainings: tuple[Training, ...] = (Training(Trained.LATE_ENCODER, 1e-3),)
+    """What of it is best trained and how fast, for presets that leave that to the network. Those after the first say
+    how fast, should another part be asked for; of parts not among them, as fast as the first."""
+
+    learns_inverse: bool = False
+    """Losses that compare depths as they are compare inverse depths of it: the network computes those."""
 
     @abstractmethod
     def working_hw(self, hw: HW) -> HW:
@@ -104,6 +112,10 @@ class DepthNetwork(nn.Module, ABC):
         One file of weights is taken as it is. Whatever this leaves in that is no weight fails to load.
         """
         return {name: value for file in files for name, value in file.items()}
+
+    def blueprint(self) -> Mapping[str, str]:
+        """What has to be known beside name and weights to build it again; goes into the file of its weights."""
+        return {}
 
     def prepare(self, rgb: np.ndarray, hw: HW | None = None) -> Tensor:
         """One image (H, W, 3) uint8 to (1, 3, h, w) float in [0, 1] at size `hw` (None: the working size)."""

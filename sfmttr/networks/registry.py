@@ -1,16 +1,27 @@
-"""The networks there are, by name. Listing them imports neither torch nor any adapter."""
+"""The networks there are, by name; any of the Hugging Face Hub besides. Listing them imports neither torch nor any
+adapter."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfmttr.errors import NetworkError
+from sfmttr.errors import NetworkError, WeightsError
+from sfmttr.networks import hub
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.weights import WeightFile, apply_state, fetch, find, read_safetensors, read_weights
+from sfmttr.networks.names import HubName, is_hub_name
+from sfmttr.networks.weights import (
+    WeightFile,
+    apply_state,
+    fetch,
+    find,
+    read_safetensors,
+    read_safetensors_metadata,
+    read_weights,
+)
 from sfmttr.types import DepthKind, OnProgress, ignore_progress
 
 if TYPE_CHECKING:
@@ -27,6 +38,16 @@ class NetworkEntry:
     """In the order in which the adapter's `state_from_files` wants them."""
     build: Callable[[NetworkInfo], DepthNetwork]
     """Imports the adapter and constructs the network, randomly initialised."""
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A name of ours for a model of the Hub."""
+
+    info: NetworkInfo
+    parameters: int
+    model: str
+    """As `HubName.parse` takes it."""
 
 
 @dataclass(frozen=True)
@@ -245,34 +266,81 @@ _ENTRIES = {
 }
 
 
+_APACHE, _NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0: non-commercial use only"
+_ANYWHERE = "any scene; inverse depth up to scale and shift"
+_SMALL_REVISION = "5426e4f0f36572d16453bbda7a8389317b1bef99"
+
+
+def _depth_anything(size: str, licence: str, parameters: int, domain: str = "") -> Shortcut:
+    """Depth Anything V2 as published for transformers."""
+    name = "-".join(filter(None, ("depth-anything-v2", size.lower(), domain.lower())))
+    repository = f"depth-anything/Depth-Anything-V2-{f'Metric-{domain}-' if domain else ''}{size}-hf"
+    places = {
+        "Indoor": "metres, indoors to 20 m (Hypersim)",
+        "Outdoor": "metres, on streets to 80 m (Virtual KITTI)",
+    }
+    info = NetworkInfo(
+        name,
+        DepthKind.METRIC if domain else DepthKind.AFFINE_DISPARITY,
+        licence,
+        f"https://huggingface.co/{repository}",
+        f"Depth Anything V2 {size}: {places.get(domain, _ANYWHERE)}",
+    )
+    pinned = f"@{_SMALL_REVISION}" if name == "depth-anything-v2-small" else ""
+    return Shortcut(info, parameters, f"hf:{repository}{pinned}")
+
+
+_SHORTCUTS = {
+    shortcut.info.name: shortcut
+    for domain in ("", "Indoor", "Outdoor")
+    for shortcut in (
+        _depth_anything("Small", _APACHE, 24_785_089, domain),
+        _depth_anything("Base", _NON_COMMERCIAL, 97_470_785, domain),
+        _depth_anything("Large", _NON_COMMERCIAL, 335_315_649, domain),
+    )
+}
+
+
 def names() -> tuple[str, ...]:
-    """Every name that `load` takes."""
+    """Every name of ours that `load` takes."""
+    return (*_ENTRIES, *_SHORTCUTS)
+
+
+def built_in() -> tuple[str, ...]:
+    """Those of them whose architecture is this package's own."""
     return tuple(_ENTRIES)
 
 
 def entry(name: str) -> NetworkEntry:
-    """What is registered under `name`; `NetworkError` with the names that there are."""
+    """What is registered under `name`, of those that are `built_in`; `NetworkError` with the names that there are."""
     if name in _ENTRIES:
         return _ENTRIES[name]
-    close = difflib.get_close_matches(name.lower(), _ENTRIES, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise NetworkError(f"no network is called {name!r}: {hint}There are: {', '.join(_ENTRIES)}")
+    raise NetworkError(
+        f"no network is called {name!r}: {hint}There are: {', '.join(names())}; or hf:ORG/NAME for any depth model of "
+        "the Hugging Face Hub, or a folder that holds one"
+    )
 
 
 def info(name: str) -> NetworkInfo:
-    return entry(name).info
+    """Of one of `names()`. Raises `NetworkError`."""
+    return _SHORTCUTS[name].info if name in _SHORTCUTS else entry(name).info
 
 
 def describe_all(weights_dir: Path | None = None) -> tuple[NetworkSummary, ...]:
     """Every network with its size and whether its weights are here, for listings."""
-    return tuple(
+    ours = [
         NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
         for known in _ENTRIES.values()
-    )
+    ]
+    for known in _SHORTCUTS.values():
+        ours.append(NetworkSummary(known.info, known.parameters, hub.here(HubName.parse(known.model).source)))
+    return tuple(ours)
 
 
 def build(name: str) -> DepthNetwork:
-    """The architecture alone, with random weights, in evaluation mode on the CPU."""
+    """The architecture alone, of a network that is `built_in`, with random weights, in evaluation mode on the CPU."""
     known = entry(name)
     return known.build(known.info).eval()
 
@@ -280,8 +348,16 @@ def build(name: str) -> DepthNetwork:
 def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = ignore_progress) -> DepthNetwork:
     """The network with the authors' weights (found, else downloaded), in evaluation mode on the CPU.
 
-    Progress is reported as stage "weights", in bytes, while something is downloaded.
+    `name`: one of `names()`, or what `HubName.parse` takes. Progress is reported as stage "weights", in bytes, while
+    something is downloaded. Raises `NetworkError` and `WeightsError`.
     """
+    if name in _SHORTCUTS or (name not in _ENTRIES and is_hub_name(name)):
+        from sfmttr.networks import hf
+
+        shortcut = _SHORTCUTS.get(name)
+        if shortcut is None:
+            return hf.load(HubName.parse(name), on_progress)
+        return hf.load(HubName.parse(shortcut.model), on_progress, shortcut.info)
     known = entry(name)
     paths = [fetch(file, weights_dir, on_progress) for file in known.files]
     network = build(name)
@@ -290,8 +366,42 @@ def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = i
     return network
 
 
-def load_refined(name: str, path: Path) -> DepthNetwork:
-    """The network with weights saved from its `state_dict()` as safetensors; the authors' files are not needed."""
-    network = build(name)
-    apply_state(network, read_safetensors(path), path.name)
-    return network
+# ------------------------------------------------------------------------------------ refined networks
+
+
+def described(network: DepthNetwork) -> dict[str, str]:
+    """What goes into a file of `network`'s weights: its terms, and what `load_refined` builds it from."""
+    told = {field.name: str(getattr(network.info, field.name)) for field in fields(NetworkInfo)}
+    return {("network" if key == "name" else key): value for key, value in told.items()} | dict(network.blueprint())
+
+
+def refined_info(path: Path) -> NetworkInfo:
+    """What a file of refined weights says of its network. Raises `WeightsError` when it says nothing."""
+    told = read_safetensors_metadata(path)
+    try:
+        name, kind = told["network"], DepthKind(told["kind"])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path.name} does not say which network its weights are of: run refine again") from error
+    rest = (told.get(key, "") for key in ("licence", "source", "description", "copyright"))
+    return NetworkInfo(name, kind, *rest)
+
+
+def load_refined(path: Path) -> DepthNetwork:
+    """A refined network, from what a run wrote; neither the authors' files nor a network connection are needed.
+
+    Raises `NetworkError` and `WeightsError`.
+    """
+    told, known = read_safetensors_metadata(path), refined_info(path)
+    state = read_safetensors(path)
+    if "hf" in told:
+        from sfmttr.networks import hf
+
+        network: DepthNetwork = hf.rebuild(told["hf"], known)
+    else:
+        network = build(known.name)
+    if {"shift", "floor"} <= state.keys():  # its disparity was aligned
+        from sfmttr.networks import disparity
+
+        network = disparity.placeholder(network)
+    apply_state(network, state, path.name)
+    return network.eval()

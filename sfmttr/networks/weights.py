@@ -232,6 +232,17 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
         raise WeightsError(f"weights file {path} cannot be read as safetensors: {error}") from error
 
 
+def read_safetensors_metadata(path: Path) -> Mapping[str, str]:
+    """What a file of safetensors says beside its weights. Raises `WeightsError` when it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"weights file {path} cannot be read as safetensors: {error}") from error
+
+
 def apply_state(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Copy `state` into `network`; every name and shape must fit, or `WeightsError` names some that do not."""
     own = network.state_dict()
