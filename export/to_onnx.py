@@ -155,7 +155,7 @@ def _export(
     offsets = module.network.neighbours
     sizes: dict[str, Any] = {"image": free} | ({"neighbours": (free,) * len(offsets)} if offsets else {})
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), module.network.free_sizes():
             program = torch.onnx.export(
                 module,
                 # Each picture a tensor of its own: one that came twice would be taken for one input.

@@ -91,8 +91,8 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         default=c.network,
-        help="one of `sfmttr networks`; hf:ORG/NAME, any depth model of the Hugging Face Hub; or a folder that holds one "
-        "(default: %(default)s)",
+        help="one of `sfmttr networks`; hf:ORG/NAME, any depth model of the Hugging Face Hub; or a folder that holds "
+        "one (default: %(default)s)",
     )
     parser.add_argument(
         "--depth-kind",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,6 +113,10 @@ class DepthNetwork(nn.Module, ABC):
         One file of weights is taken as it is. Whatever this leaves in that is no weight fails to load.
         """
         return {name: value for file in files for name, value in file.items()}
+
+    def free_sizes(self) -> AbstractContextManager[None]:
+        """Within it, `forward` can be traced with sizes that are symbols: for code that would make constants of them."""
+        return nullcontext()
 
     def blueprint(self) -> Mapping[str, str]:
         """What has to be known beside name and weights to build it again; goes into the file of its weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +71,9 @@ class DisparityNetwork(DepthNetwork):
 
     def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((f"network.{name}", value) for name, value in self.network.early_parameters())
+
+    def free_sizes(self) -> AbstractContextManager[None]:
+        return self.network.free_sizes()
 
     def blueprint(self) -> Mapping[str, str]:
         return self.network.blueprint()
