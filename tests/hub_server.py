@@ -83,6 +83,7 @@ class Request:
     """Without the query."""
     range: str | None
     authorized: bool
+    encoding: str | None
 
 
 @dataclass
@@ -99,6 +100,9 @@ class Faults:
     """Always send whole files."""
     corrupt: set[str] = field(default_factory=set)
     """Names of files whose last byte arrives changed."""
+    stall: str | None = None
+    """Part of the path whose requests are not answered until `release` is set, for half a minute at most."""
+    release: threading.Event = field(default_factory=threading.Event)
     html: bool = False
     """Answer everything with a login page."""
 
@@ -182,8 +186,16 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         hub.requests.append(
-            Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization") is not None)
+            Request(
+                self.command,
+                path,
+                self.headers.get("Range"),
+                self.headers.get("Authorization") is not None,
+                self.headers.get("Accept-Encoding"),
+            )
         )
+        if hub.faults.stall is not None and hub.faults.stall in path:
+            hub.faults.release.wait(30)
         for part, status in hub.faults.status.items():
             if part in path:
                 self.answer(status, b"trouble at " + self.path.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -71,6 +72,15 @@ def get(source: ModelSource = SOURCE) -> tuple[Path, ...]:
 
 def blobs() -> dict[str, Path]:
     return {path.name: path for path in Path(constants.HF_HUB_CACHE).glob("models--*/blobs/*")}
+
+
+def open_files() -> set[Path]:
+    """By this process, where the system tells."""
+    found = set()
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.add(entry.readlink())
+    return found
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -178,6 +188,8 @@ def test_model_in_one_file(server: HubServer) -> None:
     assert sizes[-1] == len(weights())
     assert len(set(sizes)) > 3
     assert set(server.asked_for()) <= ALLOWED
+    files = [request for request in server.requests if not request.path.startswith("/api/")]
+    assert {request.encoding for request in files} == {"identity"}
 
 
 def test_model_in_shards(server: HubServer) -> None:
@@ -350,8 +362,9 @@ def test_gated(server: HubServer) -> None:
 def test_access_denied(server: HubServer, status: int) -> None:
     server.push(NAME, model_files())
     server.faults.status["/api/"] = status
-    with pytest.raises(WeightsError, match="denies access to org/depth"):
+    with pytest.raises(WeightsError, match="denies access to org/depth") as caught:
         describe(SOURCE)
+    assert server.url not in "".join(traceback.format_exception(caught.value))  # it may carry a password
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -381,6 +394,23 @@ def test_server_in_trouble_while_downloading(server: HubServer, part: str, statu
     assert str(caught.value).count("\n") == 0
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert server.asked_for() == ["model.safetensors"] * (1 if status == 403 else hub_files._TRIES)
+
+
+def test_server_that_does_not_answer(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.push(NAME, model_files())
+    card = describe(SOURCE)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.1)
+    try:
+        server.faults.stall = "/large/"
+        with pytest.raises(WeightsError, match=r"the connection broke \(ReadTimeout\): try again later"):
+            fetch_weights(SOURCE, card)
+        server.faults.stall = "/api/"
+        with pytest.raises(WeightsError, match=r"could not be reached \(ReadTimeout\)"):
+            fetch_weights(SOURCE, card)
+        assert describe(SOURCE) == card  # of the cache
+    finally:
+        server.faults.release.set()
 
 
 def test_login_page_in_place_of_the_hub(server: HubServer) -> None:
@@ -498,6 +528,7 @@ def test_server_that_always_sends_all(server: HubServer) -> None:
     server.faults.cut["model.safetensors"] = [100_000]
     (path,) = get()
     assert path.read_bytes() == weights()
+    assert len(server.ranges()) == 2
 
 
 @pytest.mark.parametrize("rubbish", [b"x" * 100_000, b"x" * 1_000_000])
@@ -510,8 +541,10 @@ def test_rubbish_in_the_partial_file(server: HubServer, rubbish: bytes) -> None:
     if len(rubbish) < len(weights()):
         with pytest.raises(WeightsError, match=r"checksum is wrong.*try again"):
             fetch_weights(SOURCE, card)
+    server.requests.clear()
     (path,) = fetch_weights(SOURCE, card)
     assert path.read_bytes() == weights()
+    assert server.ranges() == [None]
 
 
 def test_changed_on_the_way(server: HubServer) -> None:
@@ -549,6 +582,7 @@ def test_cancel(server: HubServer) -> None:
         assert caught.value is stop
         (partial,) = [path for name, path in blobs().items() if name.endswith(".incomplete")]
         assert enough <= partial.stat().st_size < len(weights())
+        assert partial not in open_files()
         enough += 60_000
     server.requests.clear()
     (path,) = fetch_weights(SOURCE, card)
@@ -688,9 +722,24 @@ def test_damaged_shard_and_index_in_the_cache(server: HubServer) -> None:
 def test_damaged_config_in_the_cache_is_fetched_again(server: HubServer) -> None:
     server.push(NAME, model_files())
     card = describe(SOURCE)
-    for path in Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json"):
-        path.write_bytes(b"{}")
+    (path,) = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
+    path.write_bytes(b"{}")  # what the link leads to
     assert describe(SOURCE) == card
+    path.unlink()
+    path.write_bytes(b"{}")  # a copy, as in caches without links
+    assert describe(SOURCE) == card
+
+
+def test_config_missing_in_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.push(NAME, model_files())
+    get()
+    assert here(SOURCE)
+    (path,) = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
+    path.unlink()
+    assert not here(SOURCE)
+    offline(monkeypatch)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        describe(SOURCE)
 
 
 def test_published_damaged(server: HubServer) -> None:

@@ -428,7 +428,7 @@ def _refusal(error: Exception, repository: str, revision: str) -> SfmttrError:
     if isinstance(error, errors.RepositoryNotFoundError):
         return NetworkError(
             f"the Hub has no model {repository}: check the spelling, or if it is private log in with `hf auth login` "
-            "or set HF_TOKEN"
+            f"or set HF_TOKEN, or if you mean a folder write ./{repository}"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return WeightsError(f"{repository} lists a file that the Hub does not have: choose another revision of it")
