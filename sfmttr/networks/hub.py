@@ -34,7 +34,7 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.safetensors")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=#@/-]{0,199}")
-_REPOSITORY = re.compile(r"[^/\\~.][^/\\]*/[^/\\]+")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FRONT_MATTER_BYTES = 1 << 16
 _LICENCE_LENGTH = 200
 _NOT_STATED = "not stated"

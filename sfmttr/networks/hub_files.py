@@ -20,7 +20,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -164,6 +164,11 @@ def look_up(repository: str, revision: str, wanted: Sequence[str] = ()) -> Snaps
         files = {name: file for name, file in listed.items() if _CHECKSUM.fullmatch(file.checksum) and file.size >= 0}
     except _http_errors() as error:
         raise _refusal(error, repository, revision) from None
+    except OSError as error:
+        raise WeightsError(
+            f"the login for the Hub cannot be read from {constants.HF_TOKEN_PATH} ({error.strerror}): "
+            "make that file readable, or set HF_TOKEN"
+        ) from error
     except (ValueError, TypeError, LookupError, AttributeError):
         commit, listed, files = "", {}, {}
     if not _COMMIT.fullmatch(commit):
@@ -233,7 +238,7 @@ def _try_lock(snapshot: Snapshot, file: RemoteFile) -> ExitStack | None:
     return lock
 
 
-def _growing(snapshot: Snapshot, file: RemoteFile, partial: Path) -> Iterator[int]:
+def _growing(snapshot: Snapshot, file: RemoteFile, partial: Path) -> Generator[int, None, None]:
     """Let `partial` grow to the file's size, from where it stands; yields its size as it does."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -250,7 +255,8 @@ def _growing(snapshot: Snapshot, file: RemoteFile, partial: Path) -> Iterator[in
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status == _RANGE_NOT_SATISFIABLE:
-                partial.unlink(missing_ok=True)
+                with _explained(snapshot):
+                    partial.unlink(missing_ok=True)
             elif status not in _BUSY:
                 raise _refusal(error, snapshot.repository, snapshot.commit) from None
             reason = f"the server answered {status}"
@@ -290,8 +296,9 @@ def _continued(snapshot: Snapshot, file: RemoteFile, partial: Path) -> Iterator[
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the whole file is sent
         with partial.open("r+b") as target:
-            target.truncate(have)
-            target.seek(have)
+            if target.seek(0, os.SEEK_END) > have:
+                target.truncate(have)
+                target.seek(have)
             for chunk in response.iter_bytes():
                 have += len(chunk)
                 if have > file.size:
@@ -421,7 +428,7 @@ def _refusal(error: Exception, repository: str, revision: str) -> SfmttrError:
     if isinstance(error, errors.RepositoryNotFoundError):
         return NetworkError(
             f"the Hub has no model {repository}: check the spelling, or if it is private log in with `hf auth login` "
-            "or set HF_TOKEN"
+            f"or set HF_TOKEN, or if you mean a folder write ./{repository}"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return WeightsError(f"{repository} lists a file that the Hub does not have: choose another revision of it")
