@@ -79,6 +79,8 @@ def core_sizes(network: DepthNetwork, frame_hw: HW) -> tuple[HW, tuple[HW, ...]]
 
     Raises `ExportError` when it works at too few for that.
     """
+    if not network.any_size:
+        raise ExportError(f"{network.info.name} cannot be exported with free sizes: leave the core graph out")
     # A size that is not square is traced, where there is one: else height and width would be taken for one and the same
     possible = list(dict.fromkeys(_taken_hw(network, hw) for hw in (frame_hw, *_SHAPES)))
     traced = next((hw for hw in reversed(possible) if hw[0] != hw[1]), possible[-1])

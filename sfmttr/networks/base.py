@@ -55,6 +55,9 @@ class DepthNetwork(nn.Module, ABC):
     learns_inverse: bool = False
     """Losses that compare depths as they are compare inverse depths of it: the network computes those."""
 
+    any_size: bool = True
+    """`forward` can be traced for every size that `working_hw` gives at once; else for one at a time."""
+
     @abstractmethod
     def working_hw(self, hw: HW) -> HW:
         """The size that an image of size `hw` is resized to before `forward`."""

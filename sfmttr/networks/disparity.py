@@ -35,6 +35,7 @@ class DisparityNetwork(DepthNetwork):
         self.preferred_memory_format = network.preferred_memory_format
         self.trainings = network.trainings
         self.late_cost = network.late_cost
+        self.any_size = network.any_size
         self.register_buffer("shift", torch.tensor(inverse.shift, dtype=torch.float32))
         self.register_buffer("floor", torch.tensor(inverse.floor, dtype=torch.float32))
 

@@ -48,6 +48,10 @@ _MEAN_STD = {
     "none": ((0.0,) * 3, (1.0,) * 3),
     "half": ((0.5,) * 3, (0.5,) * 3),
 }
+_ONE_SIZE_AT_A_TIME = {"zoedepth"}
+"""Their position biases make tracers reason about free sizes for minutes, and fail in the end."""
+_LEAST_DEPTH = 1e-3
+"""Metres. Heads that end in a ReLU say 0 of what they know nothing of."""
 _DECODER_PARTS = {"neck", "head", "decoder", "fusion_stage", "relative_head", "metric_head", "fov_model"}
 _DEPTH_PRO_FLOOR = 1e-4
 """In its inverse depth: 10 km and more are as far as it goes."""
@@ -101,6 +105,7 @@ class HubNetwork(DepthNetwork):
         self.model = model
         self.reading = reading
         self._blueprint = blueprint
+        self.any_size = not reading.square and model.config.model_type not in _ONE_SIZE_AT_A_TIME
         # Not in the state dict: they are part of how the network is built, not of its weights.
         self.register_buffer("mean", torch.tensor(reading.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(reading.std).view(1, 3, 1, 1), persistent=False)
@@ -115,7 +120,8 @@ class HubNetwork(DepthNetwork):
         if self.model.config.model_type == "depth_pro":
             view = getattr(output, "field_of_view", None)
             depth = in_float32(_depth_pro_depth, depth, *([] if view is None else [view]))
-        return depth.unsqueeze(1) if depth.dim() == 3 else depth
+        depth = depth.unsqueeze(1) if depth.dim() == 3 else depth
+        return depth.clamp(min=_LEAST_DEPTH) if self.info.kind is DepthKind.METRIC else depth
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, value in self.named_parameters():
