@@ -19,7 +19,7 @@ def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
         return torch.cat(list(images))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: some networks keep tensors for later, when they are trained
 def predict_maps(
     network: DepthNetwork, images: Tensor, compute: Compute, stage: str, on_progress: OnProgress = ignore_progress
 ) -> np.ndarray:

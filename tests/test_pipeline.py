@@ -30,7 +30,7 @@ from sfmttr.config import (
     TruthConfig,
     VideoConfig,
 )
-from sfmttr.errors import Cancelled, DepthKindError
+from sfmttr.errors import Cancelled
 from sfmttr.evaluation import evaluate_run
 from sfmttr.geometry import resize_numpy
 from sfmttr.networks.base import state_dict_cpu
@@ -38,7 +38,7 @@ from sfmttr.results import RunResult
 from sfmttr.runs import read_manifest
 from sfmttr.targets import Observations
 from sfmttr.trust import Trust
-from sfmttr.types import DepthKind, Progress
+from sfmttr.types import Progress
 from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.synthetic import RenderedClip, write_frames, write_ground_truth
 
@@ -389,13 +389,6 @@ def test_diverged_run_resumes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     original = torch.load(bench.assets / "state.pt")
     assert all(torch.equal(v, original[k]) for k, v in load_file(bench.out / "refined.safetensors").items())
     assert bench.stages_made(replace(CONFIG, output=OutputConfig(clouds=False))) == set()
-
-
-def test_affine_disparity_is_refused(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    register_tiny(monkeypatch, tmp_path / "weights", kind=DepthKind.AFFINE_DISPARITY)
-    with pytest.raises(DepthKindError, match="affine disparity"):
-        bench.run()
-    assert not bench.out.exists()
 
 
 # -------------------------------------------------------------------------------------- evaluate

@@ -222,7 +222,7 @@ class TorchPredictor:
     def neighbours(self) -> tuple[int, ...]:
         return self.network.neighbours
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: some networks keep tensors for later, when they are trained
     def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
         device = next(self.network.parameters()).device
         pictures = beside(rgb, neighbours, len(self.network.neighbours))

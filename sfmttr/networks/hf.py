@@ -37,19 +37,20 @@ _log = logging.getLogger(__name__)
 _MOST_AREA = 1.4
 """Of a picture's working size, in squares of the size that the network is made for: what 4:3 pictures have when their
 short side is of that size. Longer ones are made smaller, since the time of a transformer grows faster than the area."""
-_DEFAULT_SIZES = {"depth_anything": 518, "prompt_depth_anything": 518, "dpt": 384, "zoedepth": 384, "depth_pro": 1536}
+_DEFAULT_SIZES = {"depth_anything": 518, "dpt": 384, "zoedepth": 384, "depth_pro": 1536}
 _DEFAULT_SIZE = 480
 _MULTIPLES = {"dpt": 32, "zoedepth": 32, "glpn": 32}
 """Of sides, beside the patches' size: what decoders need so that their stages fit together."""
-_PIXELS = {"depth_anything": "imagenet", "prompt_depth_anything": "imagenet", "glpn": "none"}
+_PIXELS = {"depth_anything": "imagenet", "glpn": "none"}
 """How pixels are normalised where no preprocessor says so; others: to [-1, 1]."""
 _MEAN_STD = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0,) * 3, (1.0,) * 3),
     "half": ((0.5,) * 3, (0.5,) * 3),
 }
-_ONE_SIZE_AT_A_TIME = {"zoedepth"}
-"""Their position biases make tracers reason about free sizes for minutes, and fail in the end."""
+_ONE_SIZE_AT_A_TIME = {"dpt", "zoedepth"}
+"""DPT asks whether two sizes are the same, which a tracer answers once for all; ZoeDepth's position biases make it reason
+about free sizes for minutes, and fail in the end."""
 _LEAST_DEPTH = 1e-3
 """Metres. Heads that end in a ReLU say 0 of what they know nothing of."""
 _DECODER_PARTS = {"neck", "head", "decoder", "fusion_stage", "relative_head", "metric_head", "fov_model"}
@@ -199,7 +200,7 @@ def _encoder_config(config: PretrainedConfig) -> dict[str, Any]:
 def kind_of(config: Mapping[str, Any], name: str) -> DepthKind:
     """What a network gives, by its config. Raises `NetworkError` where that does not say."""
     model_type = str(config.get("model_type"))
-    if model_type in ("depth_anything", "prompt_depth_anything"):
+    if model_type == "depth_anything":
         relative = config.get("depth_estimation_type", "relative") == "relative"
         return DepthKind.AFFINE_DISPARITY if relative else DepthKind.METRIC
     if model_type in ("glpn", "zoedepth"):
@@ -227,6 +228,10 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
             f"{name} is {what}, not a depth network that transformers knows ({', '.join(sorted(KNOWN))}): choose one "
             "of the Hub's models for depth estimation"
         )
+    if model_type == "prompt_depth_anything":
+        raise NetworkError(
+            f"{name} needs measured depth beside the picture, which a clip has not: choose another model"
+        )
     if card.get("use_timm_backbone"):
         raise NetworkError(f"{name} needs the library timm, which is not used here: choose another model")
     given = {key: value for key, value in card.items() if key not in ("auto_map", "_name_or_path", "model_type")}
@@ -251,7 +256,7 @@ def _reading(config: PretrainedConfig, preprocessor: Mapping[str, Any] | None, s
         multiples += [told.get("ensure_multiple_of") or 1, told.get("size_divisor") or 1]
         multiple = math.lcm(*(int(each) for each in multiples)) if not fixed else 1
         own = _made_for(config) if fixed else _told_size(told.get("size"), model_type)
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise NetworkError(f"the preprocessor of {name} makes no sense: {error}") from error
     if size is not None and fixed and size != own:
         raise NetworkError(f"{name} takes pictures of {own} x {own} alone: leave size out")
