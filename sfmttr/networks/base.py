@@ -118,7 +118,7 @@ class DepthNetwork(nn.Module, ABC):
         return {name: value for file in files for name, value in file.items()}
 
     def free_sizes(self) -> AbstractContextManager[None]:
-        """Within it, `forward` can be traced with sizes that are symbols: for code that would make constants of them."""
+        """Within it, `forward` can be traced with sizes that are symbols, by whatever would make constants of them."""
         return nullcontext()
 
     def blueprint(self) -> Mapping[str, str]:

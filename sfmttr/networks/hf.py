@@ -49,8 +49,8 @@ _MEAN_STD = {
     "half": ((0.5,) * 3, (0.5,) * 3),
 }
 _ONE_SIZE_AT_A_TIME = {"dpt", "zoedepth"}
-"""DPT asks whether two sizes are the same, which a tracer answers once for all; ZoeDepth's position biases make it reason
-about free sizes for minutes, and fail in the end."""
+"""DPT asks whether two sizes are the same, which a tracer answers once for all; ZoeDepth's position biases make it
+reason about free sizes for minutes, and fail in the end."""
 _LEAST_DEPTH = 1e-3
 """Metres. Heads that end in a ReLU say 0 of what they know nothing of."""
 _DECODER_PARTS = {"neck", "head", "decoder", "fusion_stage", "relative_head", "metric_head", "fov_model"}
