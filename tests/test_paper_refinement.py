@@ -25,7 +25,9 @@ from tests.fakes import FakeSfm
 from tests.paper_weights import PAPER, write_published
 from tests.synthetic import render_room, write_frames
 
-pytestmark = pytest.mark.slow
+slow, heavy = pytest.mark.slow, pytest.mark.heavy
+LIGHTEST = ("manydepth", "diffnet")
+"""Of the four; all of them are checked with -m heavy."""
 STEPS = 20
 HW = (96, 128)
 
@@ -48,7 +50,7 @@ def moved(before: dict[str, Tensor], network: DepthNetwork) -> set[str]:
     return {name for name, value in state_dict_cpu(network).items() if not torch.equal(value, before[name])}
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow if name in LIGHTEST else heavy) for name in PAPER])
 def test_refined_and_exported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_published(name, tmp_path / "weights")
     room = render_room(5, HW)
@@ -92,7 +94,7 @@ def test_refined_and_exported(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert np.abs(predictor.predict(one, other) - predictor.predict(one)).max() > 0, "it looks at both"
 
 
-@pytest.mark.parametrize("name", ["manydepth", "diffnet"])
+@pytest.mark.parametrize("name", [pytest.param("diffnet", marks=slow), pytest.param("manydepth", marks=heavy)])
 def test_photometric_refinement_moves_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_published(name, tmp_path / "weights")
     room = render_room(4, HW)
@@ -120,6 +122,7 @@ def test_photometric_refinement_moves_the_same(name: str, tmp_path: Path, monkey
     assert changed == {name for name, _ in networks.build(name).encoder_parameters()}
 
 
+@heavy
 @torch.inference_mode()
 def test_core_graph_takes_any_size(tmp_path: Path, room_frames) -> None:  # type: ignore[no-untyped-def]
     """DIFFNet's; AdaBins passes, too, and takes minutes."""
@@ -141,6 +144,7 @@ def test_core_graph_takes_any_size(tmp_path: Path, room_frames) -> None:  # type
     assert dims == ["batch", 3, "height", "width"]
 
 
+@slow
 @torch.inference_mode()
 def test_image_graph_of_a_cropped_network_is_the_predictor(tmp_path: Path) -> None:
     """At KITTI's size, where AdaBins looks at a part; torch's side of it, which is what is exported."""
