@@ -434,3 +434,40 @@ def test_the_library_is_not_imported_to_list_networks() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------------------------------- in two parts
+
+
+@pytest.mark.parametrize("name", ["depth-anything", "depth-anything-metric"])
+def test_two_parts_are_the_whole(name: str, load: Callable[[str], hf.HubNetwork], room: RenderedClip) -> None:
+    network = load(name)
+    assert isinstance(network, hf.DepthAnythingNetwork)
+    image = torch.cat([network.prepare(rgb) for rgb in room.rgb[:2]])
+    features = network.early_features(image)
+    assert [each.shape[1:] for each in features] == [(5, 7), *[(36, 32)] * 3]
+    with torch.no_grad():
+        torch.testing.assert_close(network.depth_from_early(*features), network(image))
+
+
+def test_early_parameters_are_those_that_early_features_depend_on(
+    load: Callable[[str], hf.HubNetwork], room: RenderedClip
+) -> None:
+    network = load("depth-anything")
+    sum(each.sum() for each in network.early_features(network.prepare(room.rgb[0]))).backward()  # type: ignore[union-attr]
+    used = {name for name, value in network.named_parameters() if value.grad is not None}
+    assert used == {name for name, _ in network.early_parameters()}
+    assert used < {name for name, _ in network.encoder_parameters()}
+    low_rank = trained_parameters(network, Trained.LORA)
+    assert low_rank
+    assert used.isdisjoint(low_rank)
+
+
+def test_other_backbones_are_taken_as_a_whole(tmp_path: Path) -> None:
+    tiny = MODELS["depth-anything"]
+    other = replace(
+        tiny,
+        config={**tiny.config, "backbone_config": {**MODELS["zoedepth"].config["backbone_config"], "patch_size": 14}},
+    )
+    network = networks.load(hf_models.save(other, tmp_path / "beit"))
+    assert type(network) is hf.HubNetwork

@@ -121,6 +121,10 @@ class HubNetwork(DepthNetwork):
         if self.model.config.model_type == "depth_pro":
             view = getattr(output, "field_of_view", None)
             depth = in_float32(_depth_pro_depth, depth, *([] if view is None else [view]))
+        return self._checked(depth)
+
+    def _checked(self, depth: Tensor) -> Tensor:
+        """(B, 1, h, w) of what the library gives (B, h, w)."""
         depth = depth.unsqueeze(1) if depth.dim() == 3 else depth
         return depth.clamp(min=_LEAST_DEPTH) if self.info.kind is DepthKind.METRIC else depth
 
@@ -169,6 +173,64 @@ class HubNetwork(DepthNetwork):
         config = _encoder_config(self.model.config)
         width = next((config[name] for name in _WIDTHS if name in config), 256)
         return max(width) if isinstance(width, list | tuple) else int(width)
+
+
+class DepthAnythingNetwork(HubNetwork):
+    """Depth Anything on DINOv2, which most people ask for, in two parts: what its first half of blocks says of a frame
+    does not change while the second half is trained."""
+
+    late_cost = 0.55
+
+    @property
+    def _library(self) -> Any:
+        return self.model  # of a class that says nothing of its parts' types
+
+    @property
+    def _early_blocks(self) -> int:
+        return len(self._library.backbone.encoder.layer) // 2
+
+    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(0, rows, columns), which says how many patches there are; then tokens (B, 1 + rows * columns, C): of every
+        early stage that the decoder looks at, and after the last early block."""
+        backbone = self._library.backbone
+        patch = self.model.config.patch_size
+        size = image.new_empty((0, image.shape[-2] // patch, image.shape[-1] // patch))
+        tokens = backbone.embeddings((image - self.mean) / self.std)
+        seen = [tokens] if backbone.stage_names[0] in backbone.out_features else []
+        for stage, block in zip(backbone.stage_names[1:], self._blocks(early=True), strict=False):
+            tokens = block(tokens)
+            if stage in backbone.out_features:
+                seen.append(tokens)
+        return (size, *seen, tokens)
+
+    def depth_from_early(self, *features: Tensor) -> Tensor:
+        backbone = self._library.backbone
+        (size, *seen, tokens) = features
+        rows, columns = size.shape[1:]
+        patch = self.model.config.patch_size
+        self._keep_or_recompute((rows * patch, columns * patch))
+        for stage, block in zip(backbone.stage_names[1 + self._early_blocks :], self._blocks(early=False), strict=True):
+            tokens = block(tokens)
+            if stage in backbone.out_features:
+                seen.append(tokens)
+        maps = [backbone.layernorm(each) for each in seen] if backbone.config.apply_layernorm else seen
+        return self._checked(self._library.head(self._library.neck(maps, rows, columns), rows, columns))
+
+    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        blocks = tuple(f"model.backbone.encoder.layer.{i}." for i in range(self._early_blocks))
+        early = ("model.backbone.embeddings.", *blocks)
+        return ((name, value) for name, value in self.encoder_parameters() if name.startswith(early))
+
+    def _blocks(self, *, early: bool) -> Iterator[nn.Module]:
+        layers = self._library.backbone.encoder.layer
+        return iter(layers[: self._early_blocks] if early else layers[self._early_blocks :])
+
+
+def _adapter(model: PreTrainedModel) -> type[HubNetwork]:
+    """The class for an architecture."""
+    backbone = _encoder_config(model.config)
+    is_plain = model.config.model_type == "depth_anything" and backbone["model_type"] == "dinov2"
+    return DepthAnythingNetwork if is_plain and not backbone["reshape_hidden_states"] else HubNetwork
 
 
 def _whole(value: Any) -> Any:
@@ -331,7 +393,7 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
             )
     except Exception as error:  # whatever a stranger's files make the library raise
         raise WeightsError(f"the weights of {name.shown} do not fit its config: {_first_line(error)}") from error
-    network = HubNetwork(info, model.eval(), reading, blueprint).eval()
+    network = _adapter(model)(info, model.eval(), reading, blueprint).eval()
     _check_complete(network, found, name.shown)
     return network
 
@@ -363,7 +425,7 @@ def rebuild(blueprint: str, info: NetworkInfo) -> HubNetwork:
         raise NetworkError(f"what the file of weights says of {info.name} is damaged; run refine again") from error
     config = _config(card, info.name)
     model = AutoModelForDepthEstimation.from_config(config, dtype=torch.float32)
-    return HubNetwork(info, model.eval(), _reading(config, preprocessor, size, info.name), given).eval()
+    return _adapter(model)(info, model.eval(), _reading(config, preprocessor, size, info.name), given).eval()
 
 
 def _blueprint(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None, size: int | None) -> dict[str, Any]:
