@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from demo import gpu
+from demo.choices import Choices
 from demo.config import PageConfig
 from demo.estimate import Rates
 from demo.examples import Examples
@@ -54,8 +55,16 @@ class Service:
         self.line = Line(config.line_length)
         self.jobs = Jobs()
         self.rates = Rates(config.folder / "rates.json")
+        self.choices = Choices(config.most_parameters)
         self.backend = backend or gpu.make_backend()
         self.examples = Examples(config.folder / "examples", config)
+
+    def stages_s(self, frames: int, network: str, preset: str) -> dict[str, float] | None:
+        """Seconds of each stage of a run, in order; None where nothing is known of the network yet."""
+        effort = self.choices.effort(network)
+        if effort is None and not self.rates.knows(network, preset):
+            return None
+        return self.rates.stages_s(frames, network, preset, effort)
 
     def find(self, id: object) -> Session | None:
         """The run or upload with this id, a visitor's or an example's."""
@@ -79,6 +88,8 @@ class Service:
         return job
 
     def _run(self, clip: Path, config: RunConfig, tell: Tell) -> Session:
+        # Before anybody waits in line for it, and before a model's weights are fetched.
+        self.choices.look(config.network, lambda progress: tell(replace(progress, note="what is known of it")))
         session = self.store.new()
         try:
             with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):

@@ -91,8 +91,8 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         default=c.network,
-        help="one of `sfmttr networks`; hf:ORG/NAME, any depth model of the Hugging Face Hub; or a folder that holds one "
-        "(default: %(default)s)",
+        help="one of `sfmttr networks`; hf:ORG/NAME, any depth model of the Hugging Face Hub; or a folder that holds "
+        "one (default: %(default)s)",
     )
     parser.add_argument(
         "--depth-kind",
@@ -355,9 +355,9 @@ def _evaluate_kitti(options: argparse.Namespace) -> int:
 
 
 def _networks(options: argparse.Namespace) -> int:
-    from sfmttr import networks, terminal
+    from sfmttr import listing, networks
 
-    terminal.print_networks(networks.describe_all(options.weights_dir))
+    listing.print_networks(networks.describe_all(options.weights_dir))
     return 0
 
 

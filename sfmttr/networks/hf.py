@@ -57,6 +57,7 @@ _KEPT_A_TOKEN = 80
 """Bytes for gradients a token, channel and block: about twenty tensors of float32 (measured)."""
 _TINY_HW = (2, 3)
 """In multiples: a picture to find out which parameters matter."""
+_HOOKS, _HOOKED = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
 _WIDTHS = ("hidden_size", "hidden_sizes", "embed_dim")
 
 
@@ -125,6 +126,15 @@ class HubNetwork(DepthNetwork):
 
     def blueprint(self) -> Mapping[str, str]:
         return {"hf": json.dumps(self._blueprint, sort_keys=True)}
+
+    def __getstate__(self) -> object:
+        # When a model first runs, the library hangs functions on its parts that cannot be pickled; and does so again.
+        for part in self.model.modules():
+            part.__dict__.pop(_HOOKED, None)
+            for key, hook in list(part._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == _HOOKS:
+                    del part._forward_hooks[key]
+        return super().__getstate__()
 
     @contextmanager
     def free_sizes(self) -> Iterator[None]:
@@ -290,6 +300,25 @@ def _made_for(config: PretrainedConfig) -> int:
 
 
 # -------------------------------------------------------------------------------------------- building
+
+
+def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[NetworkInfo, int]:
+    """What users are told of a model, and its number of parameters, by its small files alone.
+
+    Raises as `load` does before it fetches any weights.
+    """
+    from transformers import AutoModelForDepthEstimation
+
+    card = hub.describe(name.source, on_progress)
+    config = _config(card.config, name.shown)
+    kind = name.kind or kind_of(card.config, name.shown)
+    _reading(config, card.preprocessor, name.size, name.shown)
+    try:
+        with torch.device("meta"):  # nothing is computed or kept
+            model = AutoModelForDepthEstimation.from_config(config)
+    except Exception as error:  # whatever a stranger's config makes the library raise
+        raise NetworkError(f"no network can be built by the config of {name.shown}: {_first_line(error)}") from error
+    return _info(name, card, kind), sum(value.numel() for value in model.parameters())
 
 
 def load(name: HubName, on_progress: OnProgress = ignore_progress, known: NetworkInfo | None = None) -> HubNetwork:
