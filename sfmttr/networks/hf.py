@@ -234,6 +234,8 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
     if card.get("use_timm_backbone"):
         raise NetworkError(f"{name} needs the library timm, which is not used here: choose another model")
     given = {key: value for key, value in card.items() if key not in ("auto_map", "_name_or_path", "model_type")}
+    if given.get("max_depth", 1) is None:  # as earlier versions of the library took it
+        del given["max_depth"]
     try:
         return AutoConfig.for_model(model_type, **given)
     except Exception as error:  # of a stranger's file, checked by whatever each architecture likes
@@ -408,7 +410,7 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         raise WeightsError(f"the weights of {name} do not fit its config ({len(mismatched)} of another shape)")
     if missing:
         # Published files leave out what no picture passes through, as a fusion stage with nothing to fuse.
-        needed = sorted(missing & _that_matter(network.model, network.reading))
+        needed = sorted(missing & _that_matter(network.model, network.reading, name))
         if needed:
             raise WeightsError(
                 f"the weights of {name} are incomplete ({len(needed)} missing, {needed[0]} among them): choose another "
@@ -418,12 +420,15 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         _log.info("%s holds weights that its architecture has no use for: %s", name, found["unexpected_keys"])
 
 
-def _that_matter(model: PreTrainedModel, reading: Reading) -> set[str]:
-    """Names of the parameters and buffers that depth depends on."""
+def _that_matter(model: PreTrainedModel, reading: Reading, name: str) -> set[str]:
+    """Names of the parameters and buffers that depth depends on. Raises `NetworkError`."""
     h, w = (reading.size,) * 2 if reading.square else (reading.multiple * factor for factor in _TINY_HW)
-    with torch.enable_grad():
-        model.zero_grad(set_to_none=True)
-        model(pixel_values=torch.rand((1, 3, h, w))).predicted_depth.sum().backward()
+    model.zero_grad(set_to_none=True)
+    try:
+        with torch.enable_grad():
+            model(pixel_values=torch.rand((1, 3, h, w))).predicted_depth.sum().backward()
+    except Exception as error:  # whatever a stranger's config makes the library raise
+        raise NetworkError(f"the config of {name} makes no network that runs: {_first_line(error)}") from error
     used = {name for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad(set_to_none=True)
     return used | {name for name, _ in model.named_buffers()}
