@@ -65,10 +65,16 @@ def picture_uri(rgb: np.ndarray, width: int = 640, quality: int = 82) -> str:
     return "data:image/webp;base64," + base64.b64encode(encode_webp(rgb, width, quality)).decode()
 
 
+def _sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+
+
 def notice(text: str, kind: str = "error") -> str:
     """One sentence in a box: kind is error, warning or note."""
     role = "alert" if kind == "error" else "status"
-    return f'<div class="notice {kind}" role="{role}">{escape(plain(text))}</div>'
+    return f'<div class="notice {kind}" role="{role}">{escape(_sentence(plain(text)))}</div>'
 
 
 # ---------------------------------------------------------------------------------------- networks
@@ -85,11 +91,8 @@ def about(network: NetworkSummary) -> str:
     info = network.info
     facts = [info.description, _KINDS[info.kind], f"{network.parameters / 1e6:.1f} M parameters"]
     facts += [] if network.weights_here else ["its weights are fetched first"]
-    name = "" if network.model is None else f"<b>{escape(info.name)}</b>: "
     words = "; ".join(escape(each) for each in facts)
-    return (
-        f'<p class="caption about" role="status">{name}{words}. Licence: <b>{escape(info.licence)}</b>{_page(info)}</p>'
-    )
+    return f'<p class="caption about" role="status"><b>{escape(info.name)}</b>: {words}. Licence: <b>{escape(info.licence)}</b>{_page(info)}</p>'
 
 
 def _page(info: NetworkInfo) -> str:
@@ -266,8 +269,8 @@ def verdict(view: RunView, link: str) -> str:
 
 def _alignment_words(view: RunView) -> str:
     """What alignment alone does, which is no gain."""
-    if view.gave_disparity:
-        return f"Before is the network {view.titles['aligned']}: what only they would have gained is no gain."
+    if view.before_words:
+        return f"Before is the network {view.before_words}: what only they would have gained is no gain."
     return f"Scale alone would have given {_percent(view.held_out('aligned'))}."
 
 
@@ -318,8 +321,8 @@ def compare(view: RunView, key: str) -> str:
 
 def _before_words(view: RunView) -> str:
     """What "before" is, where the network gives inverse depth."""
-    if view.refined:
-        return f"“Before”, here and in video, pictures and 3D, is the network {view.titles['aligned']} for this clip."
+    if view.before_words:
+        return f"“Before”, here and in video, pictures and 3D, is the network {view.before_words} for this clip."
     return "The network gives inverse depth up to scale and shift; what is shown leaves the shift out."
 
 

@@ -45,8 +45,8 @@ ALIGNED_DISPARITY = "unrefined, with the best scale and shift"
 """What "before" is, of a network that gives inverse depth up to scale and shift: a gain that is only alignment is
 none."""
 _DISPARITY_TITLES: Mapping[str, str] = {
-    Column.BEFORE: "unrefined, without its shift",
-    Column.ALIGNED: ALIGNED_DISPARITY,
+    Column.BEFORE: "before, without its shift",
+    Column.ALIGNED: "before, best scale and shift",
 }
 
 
@@ -142,6 +142,11 @@ class RunView:
     def titles(self) -> Mapping[str, str]:
         """Of layers and columns, in words."""
         return {**TITLES, **_DISPARITY_TITLES} if self.gave_disparity else TITLES
+
+    @property
+    def before_words(self) -> str:
+        """What "before" is, where that needs saying; else empty."""
+        return ALIGNED_DISPARITY if self.before is Column.ALIGNED else ""
 
     @property
     def unit(self) -> str:

@@ -53,7 +53,7 @@ def room_model(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory) -> 
     """The folder of a tiny model of the Hub's layout, which gives inverse depth and half fits `room`."""
     from tests.folder_models import write_fitted
 
-    return write_fitted(Path(tmp_path_factory.mktemp("models")) / "tiny-depth", room)
+    return write_fitted(Path(tmp_path_factory.mktemp("models")) / "tiny-depth", room.rgb, room.depth)
 
 
 @pytest.fixture(scope="session")

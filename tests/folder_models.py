@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from sfmttr import networks
+from sfmttr.config import VideoConfig
+from sfmttr.geometry import resize_numpy
+from sfmttr.ground_truth import BESIDE, match_ground_truth
 from sfmttr.networks.hf import HubNetwork
-from tests.synthetic import RenderedClip
+from sfmttr.video import load_frames
 
 SIDE = 70
 """What it is made for: pictures of five patches a side."""
@@ -50,6 +54,15 @@ def write_model(folder: Path, *, seed: int = 0, kind: str = "relative", side: in
     return folder
 
 
+def write_fitted_to(folder: Path, clip: Path, frames: Path, **more: Any) -> Path:
+    """`write_fitted` to an example, whose true depth lies beside it; `frames`: where its frames may be written."""
+    chosen = load_frames(clip, VideoConfig(max_frames=12, long_side=320), frames)
+    truth = match_ground_truth(chosen, clip.with_suffix(BESIDE), None)
+    rgb = np.stack([chosen.read(i).rgb for i in truth.files])
+    depth = np.stack([resize_numpy(truth.read(i), chosen.hw) for i in truth.files])
+    return write_fitted(folder, rgb, np.maximum(depth, 0.3), **more)
+
+
 def write_other_model(folder: Path) -> Path:
     """A model that is no depth network."""
     folder.mkdir(parents=True)
@@ -58,12 +71,13 @@ def write_other_model(folder: Path) -> Path:
     return folder
 
 
-def write_fitted(folder: Path, clip: RenderedClip, steps: int = 20, **more: Any) -> Path:
-    """`write_model`, half trained on a clip's true inverse depth: there is something to align, and more to learn."""
+def write_fitted(folder: Path, rgb: np.ndarray, depth: np.ndarray, steps: int = 20, **more: Any) -> Path:
+    """`write_model`, half trained on pictures (N, H, W, 3) and their depth (N, H, W): there is something to align, and
+    more to learn."""
     network = networks.load(str(write_model(folder, **more)))
     assert isinstance(network, HubNetwork)
-    images = torch.cat([network.prepare(rgb) for rgb in clip.rgb])
-    wanted = functional.interpolate(torch.from_numpy(1 / clip.depth)[:, None], images.shape[-2:], mode="area")
+    images = torch.cat([network.prepare(picture) for picture in rgb])
+    wanted = functional.interpolate(torch.from_numpy(1 / depth)[:, None], images.shape[-2:], mode="area")
     with torch.no_grad():  # its last layer is a ReLU, which a random network mostly gives nothing to
         network.model.head.conv3.bias.fill_(float(wanted.mean()))
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)

@@ -291,7 +291,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        (0, "no-such-network", "no network is called"),
+        (0, "no-such-network", "No network is called"),
         (2, 100000, "frames"),
         (3, -1.0, "0 or more"),
         (4, 0.0001, "no frames|usable frames|hold|end"),
