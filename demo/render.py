@@ -92,7 +92,8 @@ def about(network: NetworkSummary) -> str:
     facts = [info.description, _KINDS[info.kind], f"{network.parameters / 1e6:.1f} M parameters"]
     facts += [] if network.weights_here else ["its weights are fetched first"]
     words = "; ".join(escape(each) for each in facts)
-    return f'<p class="caption about" role="status"><b>{escape(info.name)}</b>: {words}. Licence: <b>{escape(info.licence)}</b>{_page(info)}</p>'
+    terms = f"Licence: <b>{escape(info.licence)}</b>{_page(info)}"
+    return f'<p class="caption about" role="status"><b>{escape(info.name)}</b>: {words}. {terms}</p>'
 
 
 def _page(info: NetworkInfo) -> str:
