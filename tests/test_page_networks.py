@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import yaml
 
 from demo import where
 from demo.api import Endpoints
@@ -29,6 +30,7 @@ from tests.fakes import FakeSfm
 from tests.folder_models import write_model, write_other_model
 from tests.page import cpu_service
 from tests.synthetic import RenderedClip, write_video
+from tests.test_readme import README
 
 HUB_MODEL = "Intel/dpt-large"
 
@@ -208,6 +210,33 @@ def test_on_a_space_with_a_gpu_it_is_the_hubs_unless_it_cannot_be_had(
     assert config.network == "depth-anything-v2-small"
     assert config.example_network == "bundled"  # made on a CPU even there
     assert not config.folders
+
+
+def test_a_space_fetches_its_default_network_when_it_is_built() -> None:
+    front = yaml.safe_load(README.split("---")[1])
+    (preloaded,) = front["preload_from_hub"]
+    repository, files, revision = preloaded.split()
+    model = networks.describe(where.GPU_DEFAULT).model
+    assert model == f"hf:{repository}@{revision}"
+    assert set(files.split(",")) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert front["models"] == [repository]
+
+
+def test_whose_run_it_is_reaches_the_callback() -> None:
+    from gradio.helpers import special_args
+
+    from demo.ui import _with_request
+
+    seen: list[Any] = []
+
+    def call(*values: Any, request: Any) -> Any:
+        seen.extend((values, request))
+        yield "done"
+
+    wrapped, who = _with_request(call), request_from()
+    values, *_ = special_args(wrapped, ["clip", "network", "fast"], who)
+    assert list(wrapped(*values)) == ["done"]
+    assert seen == [("clip", "network", "fast"), who]
 
 
 # ------------------------------------------------------------------------------------- what it is
@@ -396,6 +425,19 @@ def test_before_is_what_alignment_alone_makes_of_disparity(
     assert str(room_model.parent) not in "".join(str(each) for each in shown.values())
     errors = view.points.error_before[~(view.points.error_before != view.points.error_before)]  # type: ignore[union-attr]
     assert errors.mean() == pytest.approx(aligned, rel=0.02)
+
+
+def test_unrefined_disparity_is_shown_for_what_it_is(
+    clip: Path, tmp_path: Path, room_model: Path, room: RenderedClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeSfm(room, settings={"score": 0.2, "outliers": 0.5, "noise": 0.5}).install(monkeypatch)
+    calls = calls_of(tmp_path)
+    key = ended(calls, clip, str(room_model))[4]
+    view, shown = view_of(calls.service.finished(key)), calls.show(key)
+    assert view.gate_closed
+    assert (view.before, view.before_words) == ("before", "")
+    assert "leaves the shift out" in shown["compare"]
+    assert "not to be trusted" in shown["verdict"]
 
 
 # --------------------------------------------------------------------------------------- estimates
