@@ -82,7 +82,7 @@ def notice(text: str, kind: str = "error") -> str:
 _KINDS = {
     DepthKind.METRIC: "gives metres",
     DepthKind.SCALE_INVARIANT: "gives depth up to scale",
-    DepthKind.AFFINE_DISPARITY: "gives inverse depth up to scale and shift, which your clip settles",
+    DepthKind.AFFINE_DISPARITY: "gives inverse depth, which your clip turns into depth",
 }
 
 
