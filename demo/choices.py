@@ -13,7 +13,6 @@ from sfmttr import networks
 from sfmttr.errors import NetworkError, SfmttrError
 from sfmttr.networks import NetworkSummary, hub, registry
 from sfmttr.networks.names import HubName, looks_like_hub_name
-from sfmttr.types import OnProgress, ignore_progress
 
 OTHER = "another"
 """The choice that opens a field to type a model's name in."""
@@ -64,7 +63,7 @@ class Choices:
             "your own machine, by a page that nobody else can open."
         )
 
-    def look(self, name: str, on_progress: OnProgress = ignore_progress) -> NetworkSummary:
+    def look(self, name: str) -> NetworkSummary:
         """What is known of a network that `asked` gave; of others than ours the small files are read, once.
 
         It takes as long as the Hub takes to answer. Raises `NetworkError` and `WeightsError` for what cannot be used.
@@ -74,7 +73,7 @@ class Choices:
         if seen is not None and looks_like_hub_name(name):
             seen = replace(seen, weights_here=seen.weights_here or hub.here(HubName.parse(name).source))
         else:  # what lies on this disk may have changed
-            seen = networks.describe(name, on_progress=on_progress)
+            seen = networks.describe(name)
             with self._lock:
                 self._seen[name] = seen
                 while len(self._seen) > _KEPT:

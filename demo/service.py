@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from demo.jobs import Job, Jobs
 from demo.line import Line
 from demo.sessions import Session, SessionStore
 from sfmttr.config import RunConfig
-from sfmttr.errors import ClipError
+from sfmttr.errors import ClipError, NetworkError
 from sfmttr.types import Progress
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class Service:
         return job
 
     def _run(self, clip: Path, config: RunConfig, tell: Tell) -> Session:
-        # Before anybody waits in line for it, and before a model's weights are fetched.
-        self.choices.look(config.network, lambda progress: tell(replace(progress, note="what is known of it")))
+        self._look(config.network, tell)  # before anybody waits in line for it, and before its weights are fetched
         session = self.store.new()
         try:
             with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):
@@ -100,6 +99,15 @@ class Service:
             raise
         finally:
             gpu.free_memory()
+
+    def _look(self, network: str, tell: Tell) -> None:
+        """Find out what a network is; the Hub may take long to answer, and the run can be stopped meanwhile."""
+        looking = Job(lambda _: self.choices.look(network))
+        looking.start()
+        while not looking.join(self.config.poll_s):
+            tell(Progress("weights", 0, 0, "looking the network up"))
+        if looking.ended is not None and looking.ended.problem:
+            raise NetworkError(looking.ended.problem)
 
     # ---------------------------------------------------------------------------------- exporting
 

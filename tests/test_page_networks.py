@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -369,6 +370,30 @@ def test_a_gated_or_missing_model_is_the_hubs_word(tmp_path: Path, clip: Path, m
         monkeypatch.setattr(hub_files, "look_up", refuse)
         assert str(error)[1:] in ended(calls, clip, HUB_MODEL)[0]
         assert str(error)[1:] in said(calls, OTHER, HUB_MODEL)[-1]
+
+
+def test_a_run_can_be_stopped_while_the_hub_takes_its_time(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def look_up(*_: object) -> hub_files.Snapshot:
+        asked.set()
+        assert answer.wait(60)
+        raise hub_files.Unreachable("too late")
+
+    monkeypatch.setattr(hub_files, "look_up", look_up)
+    calls = calls_of(tmp_path)
+    chosen, *_ = calls.upload([str(clip)], *form(HUB_MODEL))
+    updates = calls.run(chosen, *form(HUB_MODEL))
+    job = next(updates)[3]
+    assert asked.wait(60)
+    assert any("looking the network up" in str(next(updates)[0]) for _ in range(50))
+    calls.stop(job)
+    last = list(updates)[-1]
+    assert not answer.is_set()  # it did not wait for that
+    assert "Stopped" in last[0]
+    answer.set()
 
 
 def test_a_model_that_is_too_large_for_the_page_is_refused(tmp_path: Path, clip: Path, room_model: Path) -> None:
