@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import api, render, theme
+from demo import api, render, theme, where
 from demo.callbacks import Callbacks
 from demo.choices import Choices
 from demo.config import Example, PageConfig
@@ -329,6 +329,8 @@ def _example_call(calls: Callbacks, example: Example) -> Callable[..., Any]:
 def launch(page: Page, *, port: int | None = None, block: bool = True, quiet: bool = False) -> str:
     """Serve the page; give its address. Runs until it is interrupted, or with `block=False` in the background."""
     config = page.service.config
+    if not where.is_private():
+        where.withhold_token()
     app, url, _ = page.blocks.launch(
         server_port=port or config.port,
         prevent_thread_lock=True,

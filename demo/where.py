@@ -48,6 +48,13 @@ def is_local(request: Any) -> bool:
     return host in _LOCAL and not any(headers.get(name) for name in _FORWARDED)
 
 
+def withhold_token() -> None:
+    """From now on the Hub is asked in nobody's name: visitors do not get what the owner's token opens."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_IMPLICIT_TOKEN = True
+
+
 def default_network() -> str:
     """The network that is chosen until a visitor chooses another. On a Space with a GPU the Hub may be asked."""
     plain = RunConfig().network

@@ -29,7 +29,7 @@ from sfmttr.errors import NetworkError, WeightsError
 from sfmttr.networks import hub, hub_files, registry
 from tests.fakes import FakeSfm
 from tests.folder_models import write_model, write_other_model
-from tests.page import cpu_service
+from tests.page import cpu_service, running
 from tests.synthetic import RenderedClip, write_video
 from tests.test_readme import README
 
@@ -181,6 +181,20 @@ def clean(patch: pytest.MonkeyPatch, **settings: str) -> None:
 def request_from(host: str = "127.0.0.1", **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return SimpleNamespace(client=SimpleNamespace(host=host), headers=named, session_hash="me")
+
+
+def test_visitors_do_not_get_what_the_owner_s_token_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    clean(monkeypatch, HF_TOKEN="hf_of_the_owner")
+    assert "hf_of_the_owner" in str(build_hf_headers())
+    with running(cpu_service(tmp_path / "mine"), monkeypatch):
+        assert "hf_of_the_owner" in str(build_hf_headers())
+    monkeypatch.setenv("SFMTTR_PUBLIC", "1")
+    with running(cpu_service(tmp_path / "public"), monkeypatch):
+        assert "hf_of_the_owner" not in str(build_hf_headers())
 
 
 def test_a_request_that_was_passed_on_is_not_local() -> None:
