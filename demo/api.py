@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.callbacks import Callbacks, Wishes, visitor, wished
+from demo.callbacks import Callbacks, visitor, wished
 from demo.estimate import look_at
 from demo.jobs import Job
 from demo.render import plain
@@ -36,6 +36,7 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
         run_id, file = gr.Textbox(label="run"), gr.File(label="file")
         picture = gr.Image(label="picture", type="filepath")
         depth_file, coloured = gr.File(label="depth (16-bit PNG)"), gr.Image(label="coloured depth", type="filepath")
+        network = gr.Textbox(calls.config.network, label="network")  # the page's list takes no other than its own
         variant = gr.Radio(["fp32", "fp16", "int8"], value="fp32", label="variant")
         place, metres, height = (
             gr.Textbox("", label="place"),
@@ -43,7 +44,8 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
             gr.Number(0, label="camera height"),
         )
         refine, export, predict = gr.Button(), gr.Button(), gr.Button()
-    refine.click(endpoints.refine, [c["upload"], *wishes_of(c)], [status], api_name="refine", concurrency_limit=None)
+    wishes = wishes_of({**c, "network": network})
+    refine.click(endpoints.refine, [c["upload"], *wishes], [status], api_name="refine", concurrency_limit=None)
     export.click(
         endpoints.export, [run_id, place, metres, height], [status, file], api_name="export", concurrency_limit=None
     )
@@ -76,15 +78,14 @@ class Endpoints:
         force: bool,
         request: gr.Request,
     ) -> Iterator[dict[str, Any]]:
-        """Refine a network on a clip: one video, one zip, or several images. `end` 0 means all of it.
+        """Refine a network on a clip: one video, one zip, or several images. `end` 0 means all of it. `network` is one
+        of the page's list, or hf:ORG/NAME: any depth model of the Hugging Face Hub.
 
         Yields `{"stage", "done", "total", ...}` while it runs; at last `{"stage": "done", "run", "refined", "advice",
         "report"}`. `run` is what /export and /predict want, and `?run=` opens it in a browser.
         """
         try:
-            config = Wishes.of((network, preset, max_frames, start, end, intrinsics, seed, force)).run_config(
-                self._calls.config
-            )
+            config = self._calls.asked((network, preset, max_frames, start, end, intrinsics, seed, force), request)
             upload = self._service.store.new()
         except SfmttrError as error:
             raise _said(error) from None

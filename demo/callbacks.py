@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo import render
+from demo.choices import OTHER
 from demo.config import PageConfig
 from demo.estimate import ORDER, Look, left_s, look_at, total_s, warnings
 from demo.export_job import ExportWish
@@ -20,6 +21,7 @@ from demo.render import Live
 from demo.service import Learning, Service, Waiting
 from demo.sessions import Session
 from demo.uploads import keep_upload
+from demo.where import is_local
 from sfmttr.config import Preset, RunConfig, VideoConfig
 from sfmttr.errors import ClipError, ConfigError, IntrinsicsError, SfmttrError
 from sfmttr.types import Progress
@@ -56,11 +58,14 @@ class Wishes:
     intrinsics: str
     seed: int
     force: bool
+    other: str = ""
+    """What stands in the field beside the list of networks; it counts when `choices.OTHER` is chosen in that."""
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Wishes:
-        """From components in the order of the fields. Raises `ConfigError` for what makes no sense."""
-        network, preset, max_frames, start_s, end_s, intrinsics, seed, force = values
+        """From components in the order of the fields; the last is the page's alone. Raises `ConfigError` for what makes
+        no sense."""
+        network, preset, max_frames, start_s, end_s, intrinsics, seed, force, *more = values
         for name, value in (("start", start_s), ("end", end_s)):
             if value is not None and not (math.isfinite(float(value)) and float(value) >= 0):
                 raise ConfigError(f"The {name} is {value} s; give seconds from the clip's beginning, 0 or more.")
@@ -72,7 +77,7 @@ class Wishes:
         if seed is None or not 0 <= int(seed) < 2**32:
             raise ConfigError("The seed has to be a whole number, 0 or more.")
         return cls(
-            str(network),
+            str(network or ""),
             str(preset),
             int(max_frames),
             start_s,
@@ -80,6 +85,7 @@ class Wishes:
             str(intrinsics or "").strip(),
             int(seed),
             bool(force),
+            *(str(each or "") for each in more),
         )
 
     def video(self, config: PageConfig) -> VideoConfig:
@@ -87,10 +93,11 @@ class Wishes:
             raise ConfigError(f"Choose {config.least_frames} to {config.most_frames} frames.")
         return replace(config.video, max_frames=self.max_frames, start_s=self.start_s, end_s=self.end_s)
 
-    def run_config(self, config: PageConfig) -> RunConfig:
+    def run_config(self, config: PageConfig, network: str) -> RunConfig:
+        """What is run, of a `network` that `Choices.asked` gave."""
         _refuse_files(self.intrinsics)
         return RunConfig(
-            network=self.network,
+            network=network,
             preset=Preset(self.preset),
             video=self.video(config),
             intrinsics=self.intrinsics or None,
@@ -120,7 +127,33 @@ class Callbacks:
         self.service = service
         self.config = service.config
 
+    def asked(self, values: Sequence[Any], request: gr.Request | None) -> RunConfig:
+        """The run that the form asks for. Raises `SfmttrError` for what makes no sense, or is not for this visitor."""
+        wishes = Wishes.of(values)
+        return wishes.run_config(self.config, self._network(wishes.network, wishes.other, request))
+
+    def _network(self, network: str, other: str, request: gr.Request | None) -> str:
+        """The name of the network that is asked for. Raises `NetworkError`."""
+        return self.service.choices.asked(network, other, folders=self.config.folders and is_local(request))
+
     # ------------------------------------------------------------------------------------- choosing
+
+    def about(self, network: str, other: str, request: gr.Request | None = None) -> Iterator[tuple[Any, str]]:
+        """A network was chosen or named: (field for its name, what it is and under which licence)."""
+        field = gr.Textbox(visible=network == OTHER)
+        if network == OTHER and not (other or "").strip():
+            yield field, ""
+            return
+        try:
+            name = self._network(network or "", other or "", request)
+            if network == OTHER:
+                yield field, render.looking_up(name)
+            yield field, render.about(self.service.choices.look(name))
+        except SfmttrError as error:
+            yield field, render.notice(str(error))
+        except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
+            _log.exception("a network could not be looked up")
+            yield field, render.notice(OUR_FAULT)
 
     def upload(self, files: list[str] | None, *wishes: Any) -> tuple[Any, ...]:
         """A clip has arrived: (chosen, preview, run button)."""
@@ -174,9 +207,17 @@ class Callbacks:
         return Chosen(clip, video, look_at(clip, video), example)
 
     def _preview(self, chosen: Chosen, wishes: Wishes) -> str:
-        stages = self.service.rates.stages_s(chosen.look.frames, wishes.network, wishes.preset)
+        stages = self._stages_s(chosen, wishes)
+        seconds = None if stages is None else total_s(stages)
         waiting = self.service.line.waiting + (0 if self.service.line.idle else 1)
-        return render.preview(chosen.look, total_s(stages), waiting, list(warnings(chosen.look, self.config)))
+        return render.preview(chosen.look, seconds, waiting, list(warnings(chosen.look, self.config)))
+
+    def _stages_s(self, chosen: Chosen, wishes: Wishes) -> dict[str, float] | None:
+        try:
+            name = self.service.choices.asked(wishes.network, wishes.other, folders=False)
+        except SfmttrError:  # a folder, perhaps: what was found out of it before is known by its name alone
+            name = (wishes.other if wishes.network == OTHER else wishes.network).strip()
+        return self.service.stages_s(chosen.look.frames, name, wishes.preset)
 
     # ------------------------------------------------------------------------------------- refining
 
@@ -187,14 +228,14 @@ class Callbacks:
         try:
             if chosen is None:
                 raise ClipError("Choose a clip or an example first.")
-            config = Wishes.of(wishes).run_config(self.config)
+            config = self.asked(wishes, request)
             job = self.service.start_run(chosen.clip, config, visitor(request))
         except SfmttrError as error:
             yield (render.notice(str(error)), *idle, None, None, hidden)
             return
         try:
             busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
-            watch = Watch(self.service.rates.stages_s(chosen.look.frames, config.network, str(config.preset)))
+            watch = Watch(lambda: self.service.stages_s(chosen.look.frames, config.network, str(config.preset)))
             yield (render.live(watch.live), *busy, job.id, None, hidden)
             while job.ended is None:
                 if watch.hear(job, self.config.poll_s):
@@ -270,11 +311,17 @@ class Callbacks:
 
     def show_3d(self, key: str | None) -> tuple[Any, Any]:
         """The tab of 3D was opened: (before, after)."""
+        from demo.results import view_of
+
         session = self.service.find(key)
         paths = [session.run / name for name in _GLB.values()] if session else []
-        if not paths or not all(path.is_file() for path in paths):
+        if session is None or not all(path.is_file() for path in paths):
             return gr.Model3D(value=None, visible=False), gr.Model3D(value=None, visible=False)
-        before, after = (gr.Model3D(value=str(path), visible=True) for path in paths)
+        titles = view_of(session).titles
+        labels = (titles["aligned"], titles["after"])
+        before, after = (
+            gr.Model3D(value=str(path), label=label, visible=True) for path, label in zip(paths, labels, strict=True)
+        )
         return before, after
 
     def _takeaway(self, session: Session, view: RunView, example: bool) -> dict[str, Any]:
@@ -386,9 +433,11 @@ class Callbacks:
 class Watch:
     """What is known of a run from its events."""
 
-    def __init__(self, stages_s: dict[str, float]) -> None:
+    def __init__(self, stages_s: Callable[[], dict[str, float] | None]) -> None:
         self.live = Live(stage="start")
-        self._stages_s = stages_s
+        self._plan = stages_s
+        """Asked at every stage: of a network that was just looked up more is known than before."""
+        self._stages_s: dict[str, float] | None = None
         self._since: float | None = None
         self._range: Any = None
 
@@ -411,9 +460,10 @@ class Watch:
         elif isinstance(event, Progress):
             if event.stage != self.live.stage:
                 self._since = time.monotonic()
+                self._stages_s = self._plan()
             self.live.stage, self.live.done, self.live.total = event.stage, event.done, event.total
             self.live.note = event.note
-            if event.stage in ORDER:
+            if event.stage in ORDER and self._stages_s is not None:
                 spent = time.monotonic() - (self._since or time.monotonic())
                 self.live.left_s = left_s(self._stages_s, event.stage, self.live.share, spent)
         elif isinstance(event, Learning):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sfmttr
+from demo.where import default_network, is_private
 from sfmttr.config import Preset, RunConfig, VideoConfig
 from sfmttr.networks.weights import cache_folder
 
@@ -45,7 +46,14 @@ class PageConfig:
     examples: tuple[Example, ...] = EXAMPLES
     prepare_examples: bool = True
     """Make the examples' results when nobody else needs the machine."""
-    network: str = "bundled"
+    network: str = field(default_factory=default_network)
+    """That is chosen at first."""
+    example_network: str = RunConfig().network
+    """Their results are made on a CPU wherever the page runs: with a small one."""
+    folders: bool = field(default_factory=is_private)
+    """Networks may lie in folders of this machine: only where nobody else can open the page."""
+    most_parameters: int = 1_500_000_000
+    """Of a network: larger ones do not fit beside a page."""
     preset: Preset = Preset.FAST
     example_preset: Preset = Preset.DEFAULT
     max_frames: int = 60

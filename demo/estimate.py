@@ -9,7 +9,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from demo.config import PageConfig
 from sfmttr import video
-from sfmttr.config import Preset, VideoConfig
+from sfmttr.config import RECIPES, Preset, RefineConfig, VideoConfig
 from sfmttr.errors import RunFolderError
 from sfmttr.runs import read_json, write_json
 
@@ -28,21 +28,52 @@ LOOK_SIDE = 320
 PER_FRAME = ("frames", "sfm", "before", "after", "before_fused", "after_fused", "compare", "outputs")
 ORDER = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fused", "compare", "outputs")
 """Stages as they follow each other."""
+_PREDICTIONS = ("before", "after")
 _GUESS_S = {
     "frames": 0.03,
     "sfm": 0.7,
-    "before": 0.03,
-    "after": 0.03,
     "before_fused": 0.05,
     "after_fused": 0.05,
     "compare": 0.02,
     "outputs": 0.08,
 }
 """Seconds a frame."""
-_GUESS_REFINE_S = {Preset.FAST: 6.0, Preset.DEFAULT: 15.0, Preset.PAPER: 15.0}
+_SMALL_PREDICT_S = 0.03
+_SMALL_REFINE_S = {Preset.FAST: 6.0, Preset.DEFAULT: 15.0, Preset.PAPER: 15.0}
+_SMALL = 1.9e6
+"""Parameters of the network that these are of; larger ones of the same kind take longer in proportion."""
+_HUB_PREDICT_S, _HUB_PREDICT_S_A_PARAMETER = 0.6, 0.064e-6
+"""A transformer at half a million pixels (measured: 2.2 s with 25 million parameters)."""
+_HUB_STEP = 2.0
+"""Time of a step of LoRA over that of a prediction (measured)."""
+_GPU = 1 / 20
+"""Time on a GPU over that on two CPU cores, cautiously."""
 EXPORT_GUESS_S = 30.0
 _MEMORY = 0.5
 """Weight of the latest run."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a network takes, by its size, where it was never seen at work."""
+
+    predict_s: float = _SMALL_PREDICT_S
+    """A frame."""
+    refine_s: Mapping[Preset, float] = field(default_factory=lambda: _SMALL_REFINE_S)
+
+    @staticmethod
+    def of(parameters: int, *, of_hub: bool, on_gpu: bool) -> Effort:
+        """Of a network of this package's own, or one `of_hub`: those work at a much larger size."""
+        if not of_hub:
+            factor = max(1.0, parameters / _SMALL * (_GPU if on_gpu else 1.0))
+            return Effort(factor * _SMALL_PREDICT_S, {preset: factor * s for preset, s in _SMALL_REFINE_S.items()})
+        predict_s = (_HUB_PREDICT_S + _HUB_PREDICT_S_A_PARAMETER * parameters) * (_GPU if on_gpu else 1.0)
+
+        def refine_s(config: RefineConfig) -> float:
+            checks = (1 + config.validations) * config.validation_frames
+            return (config.steps * _HUB_STEP + checks) * predict_s
+
+        return Effort(predict_s, {preset: refine_s(recipe.refine) for preset, recipe in RECIPES.items()})
 
 
 class Rates:
@@ -58,14 +89,23 @@ class Rates:
         except (RunFolderError, AttributeError, TypeError, ValueError):
             self._known = {}  # a guess is as good as a damaged file
 
-    def stages_s(self, frames: int, network: str, preset: str) -> dict[str, float]:
-        """Seconds of each stage of a run, in order."""
+    def stages_s(self, frames: int, network: str, preset: str, effort: Effort | None = None) -> dict[str, float]:
+        """Seconds of each stage of a run, in order; `effort`: the network's, until it was seen at work."""
         with self._lock:
             known = dict(self._known)
-        return {stage: self._stage_s(known, stage, frames, network, preset) for stage in ORDER}
+        guess = effort or Effort()
+        return {stage: self._stage_s(known, stage, frames, network, preset, guess) for stage in ORDER}
+
+    def knows(self, network: str, preset: str) -> bool:
+        """Whether a refinement of this network was seen."""
+        with self._lock:
+            return f"refine:{network}:{preset}" in self._known
 
     def learn(self, timings_s: Mapping[str, float], frames: int, network: str, preset: str) -> None:
         """A run of that many frames took so long; stages that were cached say nothing and are to be left out."""
+        timings_s = dict(timings_s)
+        if "disparity" in timings_s:  # what "before" is made of
+            timings_s["before"] = timings_s.pop("disparity") + timings_s.get("before", 0.0)
         for stage, seconds in timings_s.items():
             if stage in PER_FRAME:
                 self._note(_key(stage, network), seconds / max(frames, 1))
@@ -81,10 +121,13 @@ class Rates:
         self._note(f"export:{network}", seconds)
         self._save()
 
-    def _stage_s(self, known: Mapping[str, float], stage: str, frames: int, network: str, preset: str) -> float:
+    def _stage_s(
+        self, known: Mapping[str, float], stage: str, frames: int, network: str, preset: str, guess: Effort
+    ) -> float:
         if stage == "refine":
-            return known.get(f"refine:{network}:{preset}", _GUESS_REFINE_S[Preset(preset)])
-        return frames * known.get(_key(stage, network), _GUESS_S[stage])
+            return known.get(f"refine:{network}:{preset}", guess.refine_s[Preset(preset)])
+        guess_s = guess.predict_s if stage in _PREDICTIONS else _GUESS_S[stage]
+        return frames * known.get(_key(stage, network), guess_s)
 
     def _note(self, key: str, value: float) -> None:
         with self._lock:
@@ -97,7 +140,7 @@ class Rates:
 
 
 def _key(stage: str, network: str) -> str:
-    return f"{stage}:{network}" if stage in ("before", "after") else stage
+    return f"{stage}:{network}" if stage in _PREDICTIONS else stage
 
 
 @dataclass(frozen=True)
@@ -164,4 +207,6 @@ def words(seconds: float) -> str:
     """ "about 40 s", "about 2 min"."""
     if seconds < 90:
         return f"about {max(5, 5 * round(seconds / 5))} s"
-    return f"about {round(seconds / 60)} min"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {round(seconds / 3600)} h"

@@ -54,7 +54,7 @@ class Examples:
     def config(self, example: Example) -> RunConfig:
         """What its result is made with."""
         return RunConfig(
-            network=self._config.network,
+            network=self._config.example_network,
             preset=self._config.example_preset,
             video=self._config.video,
             seed=self._config.seed,

@@ -31,13 +31,17 @@ LIVE_FRAME = 0
 """The frame whose depth is shown while the network learns."""
 MAX_CALL_S = 60.0
 START_S = 6.0
-"""Until a child computes: the fork, CUDA, moving weights and images."""
+"""Until a child computes, beside what weights take: the fork, CUDA, moving images."""
 END_S = 4.0
-"""Left over at the end of a piece for sending its checkpoint."""
+"""Left over at the end of a piece, beside what weights take."""
 PREDICT_S = 0.05
-"""A frame, generously."""
+"""A frame, generously; larger networks than `LARGE` take longer in proportion."""
 STEP_S = 0.06
-"""A step, generously, before any was seen."""
+"""A step, generously, before any was seen; likewise."""
+LARGE = 100e6
+"""Parameters."""
+SENT_A_SECOND = 400e6
+"""Bytes of weights that are packed and sent to or from a child."""
 _LIVE_EVERY_S = 0.7
 
 
@@ -105,7 +109,12 @@ def predict_on_gpu(network: DepthNetwork, images: Tensor) -> np.ndarray:
 
 def predict_duration(network: DepthNetwork, images: Tensor) -> int:
     """Seconds to ask for."""
-    return _whole(START_S + PREDICT_S * len(images))
+    return _whole(START_S + _sending_s(network) + PREDICT_S * _size(network) * len(images))
+
+
+def most_predicted(network: DepthNetwork) -> int:
+    """Frames that one call has time for."""
+    return max(1, int((MAX_CALL_S - START_S - _sending_s(network)) / (PREDICT_S * _size(network))))
 
 
 def refine_on_gpu(
@@ -115,7 +124,7 @@ def refine_on_gpu(
     from sfmttr.device import choose_compute
 
     began = time.monotonic()
-    until = began + refine_duration(task, checkpoint, steps_left, step_s) - END_S
+    until = began + refine_duration(task, checkpoint, steps_left, step_s) - end_s(task)
     refinement = task.start(choose_compute(), checkpoint)
     started, told, steps = time.monotonic(), 0.0, 0
     for step in refinement.steps():
@@ -132,7 +141,22 @@ def refine_on_gpu(
 
 def refine_duration(task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float) -> int:
     """Seconds to ask for."""
-    return _whole(START_S + END_S + 1.3 * step_s * steps_left)
+    return _whole(START_S + _sending_s(task.network) + end_s(task) + 1.3 * step_s * steps_left)
+
+
+def end_s(task: RefineTask) -> float:
+    """Left over at the end of a piece for sending its checkpoint: where it stands, and the best weights so far."""
+    return END_S + 2 * _sending_s(task.network)
+
+
+def _size(network: DepthNetwork) -> float:
+    """How much longer than others a network takes."""
+    return max(1.0, sum(value.numel() for value in network.parameters()) / LARGE)
+
+
+def _sending_s(network: DepthNetwork) -> float:
+    """Seconds until a network's weights are packed and sent."""
+    return sum(value.numel() * value.element_size() for value in network.parameters()) / SENT_A_SECOND
 
 
 def _whole(seconds: float) -> int:
@@ -167,7 +191,7 @@ class ZeroGpuBackend:
         from sfmttr.types import Progress
 
         on_progress(Progress(stage, 0, len(images), "waiting for a GPU"))
-        most = int((MAX_CALL_S - START_S) / PREDICT_S)
+        most = most_predicted(network)
         parts = []
         for first in range(0, len(images), most):
             parts.append(self._predict(network, images[first : first + most]))
@@ -175,7 +199,7 @@ class ZeroGpuBackend:
         return np.concatenate(parts)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
-        snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S
+        snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * _size(task.network)
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
         left = round(task.config.steps / task.network.late_cost) if task.config.equal_time else task.config.steps
         while True:

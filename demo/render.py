@@ -14,10 +14,13 @@ import numpy as np
 
 from demo.charts import Mark, Series, line_chart
 from demo.estimate import words as duration_words
+from sfmttr.types import DepthKind
 
 if TYPE_CHECKING:
     from demo.estimate import Look
     from demo.results import RunView
+    from sfmttr.networks import NetworkSummary
+    from sfmttr.networks.info import NetworkInfo
 
 STEPS = (
     ("frames", "Choose sharp frames"),
@@ -26,8 +29,11 @@ STEPS = (
     ("refine", "Teach the network this place"),
     ("outputs", "Depth after, pictures and 3D"),
 )
-_STEP_OF = {"weights": "frames", "after": "outputs", "before_fused": "outputs", "after_fused": "outputs"} | {
-    "compare": "outputs"
+_STEP_OF = {
+    "weights": "frames",
+    "disparity": "before",
+    "aligned": "before",
+    **dict.fromkeys(("after", "before_fused", "after_fused", "compare"), "outputs"),
 }
 EXPORT_STEPS = {
     "starting": "Starting",
@@ -59,23 +65,62 @@ def picture_uri(rgb: np.ndarray, width: int = 640, quality: int = 82) -> str:
     return "data:image/webp;base64," + base64.b64encode(encode_webp(rgb, width, quality)).decode()
 
 
+def _sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+
+
 def notice(text: str, kind: str = "error") -> str:
     """One sentence in a box: kind is error, warning or note."""
     role = "alert" if kind == "error" else "status"
-    return f'<div class="notice {kind}" role="{role}">{escape(plain(text))}</div>'
+    return f'<div class="notice {kind}" role="{role}">{escape(_sentence(plain(text)))}</div>'
+
+
+# ---------------------------------------------------------------------------------------- networks
+
+_KINDS = {
+    DepthKind.METRIC: "gives metres",
+    DepthKind.SCALE_INVARIANT: "gives depth up to scale",
+    DepthKind.AFFINE_DISPARITY: "gives inverse depth, which your clip turns into depth",
+}
+
+
+def about(network: NetworkSummary) -> str:
+    """What a network is, what it gives, its size, and its terms."""
+    info = network.info
+    facts = [info.description, _KINDS[info.kind], f"{network.parameters / 1e6:.1f} M parameters"]
+    facts += [] if network.weights_here else ["its weights are fetched first"]
+    words = "; ".join(escape(each) for each in facts)
+    terms = f"Licence: <b>{escape(info.licence)}</b>{_page(info)}"
+    return f'<p class="caption about" role="status"><b>{escape(info.name)}</b>: {words}. {terms}</p>'
+
+
+def _page(info: NetworkInfo) -> str:
+    if not info.source.startswith("https://"):
+        return "."
+    return f' (<a href="{escape(info.source)}" target="_blank" rel="noopener">its page</a>).'
+
+
+def looking_up(name: str) -> str:
+    """While a model's small files are read."""
+    return (
+        f'<p class="caption about" role="status">Looking up {escape(name)}: its licence will stand here, and in the '
+        "report. You need not wait.</p>"
+    )
 
 
 # ----------------------------------------------------------------------------------------- preview
 
 
-def preview(look: Look, seconds: float, waiting: int, warnings: Sequence[str]) -> str:
+def preview(look: Look, seconds: float | None, waiting: int, warnings: Sequence[str]) -> str:
     """What is known of a clip before anything is done with it."""
     info = look.info
     facts = [("Frames used", f"{look.frames}" + (f" of {info.frames}" if info.frames else ""))]
     if look.used_s is not None:
         facts.insert(0, ("Length", f"{look.used_s:.1f} s"))
     facts.append(("Size", f"{info.hw[1]} × {info.hw[0]}"))
-    facts.append(("Time here", duration_words(seconds)))
+    facts.append(("Time here", "depends on the network" if seconds is None else duration_words(seconds)))
     if waiting:
         facts.append(("In line", f"{waiting} before you"))
     pictures = "".join(f'<img alt="" src="{picture_uri(each, 320)}">' for each in look.pictures)
@@ -160,7 +205,7 @@ def _note(state: Live) -> str:
     if state.stage == "refine":
         return f"step {state.done} of {state.total}"
     if state.stage == "weights":
-        return f"fetching {state.note}, {100 * state.share:.0f} %"
+        return f"fetching {state.note}, {100 * state.share:.0f} %" if state.total else state.note
     return state.note if state.note != "already done" else ""
 
 
@@ -204,7 +249,7 @@ def verdict(view: RunView, link: str) -> str:
             "No step was better than the network as it was, at points that it did not learn from: it is kept as it was."
         )
         return f'<div class="verdict closed"{run}><h2>Nothing to gain here</h2><p>{body}</p>{_link(link)}</div>'
-    before, aligned, after = (view.held_out(column) for column in ("before", "aligned", "after"))
+    before, aligned, after = (view.held_out(column) for column in (view.before, "aligned", "after"))
     if before is None or after is None or aligned is None:
         return f'<div class="verdict"{run}><h2>Refined</h2>{_link(link)}</div>'
     arrow = "<span class='arrow' aria-hidden='true'>→</span>"
@@ -219,8 +264,15 @@ def verdict(view: RunView, link: str) -> str:
         f"<h2>Depth is {_factor(times)} more accurate in this place</h2>"
         f'<div class="figures">{_figure("before", before)}{arrow}{_figure("after", after, "good")}</div>'
         f"<p>Mean relative error at {_held_out_count(view)} points of the reconstruction that the network never saw. "
-        f"Scale alone would have given {_percent(aligned)}.</p>{caution}{_link(link)}</div>"
+        f"{_alignment_words(view)}</p>{caution}{_link(link)}</div>"
     )
+
+
+def _alignment_words(view: RunView) -> str:
+    """What alignment alone does, which is no gain."""
+    if view.before_words:
+        return f"Before is the network {view.before_words}: what only they would have gained is no gain."
+    return f"Scale alone would have given {_percent(view.held_out('aligned'))}."
 
 
 def _unrefined_words(view: RunView) -> str:
@@ -256,15 +308,23 @@ def _link(link: str) -> str:
 
 def compare(view: RunView, key: str) -> str:
     """The slider over every frame, with the video and how to read it."""
-    left, right = ("before", "after") if view.refined else ("photo", "before")
+    left, right = (str(view.before), "after") if view.refined else ("photo", str(view.before))
     element = depth_compare(view, [each for each in view.layers if each != "points"], left, right)
+    said = f'<p class="caption">{_before_words(view)}</p>' if view.gave_disparity else ""
     film = ""
     if (view.folder / "comparison.mp4").is_file():
         film = (
             '<h3>Whole clip</h3><video class="film" controls muted loop playsinline preload="metadata" '
             f'poster="view/{escape(key)}/file/compare.png" src="view/{escape(key)}/file/comparison.mp4"></video>'
         )
-    return f"{element}{film}"
+    return f"{element}{said}{film}"
+
+
+def _before_words(view: RunView) -> str:
+    """What "before" is, where the network gives inverse depth."""
+    if view.before_words:
+        return f"“Before”, here and in video, pictures and 3D, is the network {view.before_words} for this clip."
+    return "The network gives inverse depth up to scale and shift; what is shown leaves the shift out."
 
 
 def points(view: RunView) -> str:
@@ -272,8 +332,9 @@ def points(view: RunView) -> str:
     known = view.points
     if known is None:
         return '<p class="empty">There are no points: structure-from-motion found no model.</p>'
+    words = _CLASS_WORDS | ({"strict": _STRICT_DISPARITY} if view.gave_disparity else {})
     legend = "".join(
-        f'<li><span class="mark {kind}" aria-hidden="true"></span><b>{count:,}</b> {_CLASS_WORDS[str(kind)]}</li>'
+        f'<li><span class="mark {kind}" aria-hidden="true"></span><b>{count:,}</b> {words[str(kind)]}</li>'
         for kind, count in known.counts().items()
     )
     player = depth_compare(view, ["points"], "points", "points")
@@ -295,11 +356,11 @@ _CLASS_WORDS = {
     "rejected": "rejected: too far off to be believed",
     "held_out": "held out: never learnt from, used to judge",
 }
+_STRICT_DISPARITY = "strict: fit the one scale and shift of the clip, and set them"
 
 
 def depth_compare(view: RunView, layers: Sequence[str], left: str, right: str) -> str:
     """The element of `page.js`: two layers over each other with a divider, and every frame."""
-    from demo.results import TITLES
     from sfmttr import viz
 
     hw = view.frames.hw
@@ -307,7 +368,7 @@ def depth_compare(view: RunView, layers: Sequence[str], left: str, right: str) -
         "base": f"view/{view.session.id}/",
         "frames": [str(name) for name in view.frames.names],
         "hw": list(hw),
-        "layers": [{"key": key, "title": TITLES[key]} for key in layers],
+        "layers": [{"key": key, "title": view.titles[key]} for key in layers],
         "left": left,
         "right": right,
         "bar": {
@@ -332,13 +393,8 @@ _MEASURES = (
     ("rmse_log", "RMSE log", "the same in log depth"),
     ("a1", "δ < 1.25", "share of depths less than 25 % off"),
 )
-_COLUMNS = (
-    ("before", "before"),
-    ("aligned", "before, scaled to fit"),
-    ("before_fused", "before + points"),
-    ("after", "after"),
-    ("after_fused", "after + points"),
-)
+_COLUMNS = ("before", "aligned", "before_fused", "after", "after_fused")
+_FUSED = {"before_fused": "before + points", "after_fused": "after + points"}
 _COMPARISONS = (
     ("held_out", "At held-out points of the reconstruction"),
     ("held_out_frames", "At held-out frames"),
@@ -352,15 +408,16 @@ def report(view: RunView) -> str:
     for name, title in _COMPARISONS:
         comparison = view.report["comparison"].get(name)
         if comparison:
-            parts.append(f"<section><h3>{title}</h3>{_table(comparison)}{_distance_table(comparison)}</section>")
+            columns = [(key, _FUSED.get(key, view.titles[key])) for key in _COLUMNS if key in comparison]
+            tables = _table(comparison, columns) + _distance_table(comparison, columns)
+            parts.append(f"<section><h3>{title}</h3>{tables}</section>")
     parts.append(_curves(view))
     parts.append(f"<section><h3>Reconstruction</h3>{health(view)}</section>")
     parts.append(f"<section><h3>Time</h3>{_timings(view)}</section>")
     return f'<div class="report">{"".join(parts)}</div>'
 
 
-def _table(comparison: Mapping[str, Any]) -> str:
-    columns = [(key, title) for key, title in _COLUMNS if key in comparison]
+def _table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
     head = "".join(f'<th scope="col" title="{escape(words)}">{title}</th>' for _, title, words in _MEASURES)
     best = {
         measure: (max if measure == "a1" else min)(
@@ -392,8 +449,7 @@ def _cell(value: Any, best: Any) -> str:
     return f'<td class="best">{text}</td>' if value == best else f"<td>{text}</td>"
 
 
-def _distance_table(comparison: Mapping[str, Any]) -> str:
-    columns = [(key, title) for key, title in _COLUMNS if key in comparison]
+def _distance_table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
     ranges = comparison[columns[0][0]]["by_distance"]
     if not ranges:
         return ""
@@ -487,7 +543,9 @@ def health(view: RunView) -> str:
 _STAGE_WORDS = {
     "frames": "frames",
     "sfm": "structure-from-motion",
+    "disparity": "inverse depth before",
     "before": "depth before",
+    "aligned": "scale and shift",
     "refine": "refinement",
     "after": "depth after",
     "before_fused": "fusing before",
@@ -508,9 +566,10 @@ def _timings(view: RunView) -> str:
         for name, value in timings.items()
     )
     network, preset = escape(str(view.report["network"])), escape(str(view.report["preset"]))
+    licence = escape(str(view.report.get("licence") or "not stated"))
     return (
         f'<table class="timings"><tbody>{rows}</tbody></table><p class="caption">{sum(timings.values()):.0f} s in all; '
-        f"network {network}, preset {preset}, seed {view.report['seed']}.</p>"
+        f"network {network} (licence: {licence}), preset {preset}, seed {view.report['seed']}.</p>"
     )
 
 

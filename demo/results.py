@@ -41,6 +41,13 @@ TITLES: Mapping[str, str] = {
     ERROR_AFTER: "error at held-out points, after",
     POINTS_LAYER: "points by class",
 }
+ALIGNED_DISPARITY = "unrefined, with the best scale and shift"
+"""What "before" is, of a network that gives inverse depth up to scale and shift: a gain that is only alignment is
+none."""
+_DISPARITY_TITLES: Mapping[str, str] = {
+    Column.BEFORE: "before, without its shift",
+    Column.ALIGNED: "before, best scale and shift",
+}
 
 
 def save_points(result: RunResult, session: Session) -> None:
@@ -127,6 +134,21 @@ class RunView:
         return DepthKind(self.report["kind"])
 
     @property
+    def gave_disparity(self) -> bool:
+        """Whether its network gives inverse depth, which the clip's points made depth of."""
+        return self.report["alignment"] is not None and self.report["alignment"].get("shift") is not None
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Of layers and columns, in words."""
+        return {**TITLES, **_DISPARITY_TITLES} if self.gave_disparity else TITLES
+
+    @property
+    def before_words(self) -> str:
+        """What "before" is, where that needs saying; else empty."""
+        return ALIGNED_DISPARITY if self.before is Column.ALIGNED else ""
+
+    @property
     def unit(self) -> str:
         return "m" if self.kind is DepthKind.METRIC else "network units"
 
@@ -169,8 +191,7 @@ class RunView:
     @property
     def before(self) -> Column:
         """What is shown as unrefined depth: of a network that gives disparity, what alignment makes of it."""
-        is_disparity = self.refined and self.report["alignment"].get("shift") is not None
-        return Column.ALIGNED if is_disparity else Column.BEFORE
+        return Column.ALIGNED if self.refined and self.gave_disparity else Column.BEFORE
 
     def _maps(self, column: str) -> np.ndarray:
         """(N, h, w) of one column."""

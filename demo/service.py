@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demo import gpu
+from demo.choices import Choices
 from demo.config import PageConfig
 from demo.estimate import Rates
 from demo.examples import Examples
@@ -19,7 +20,7 @@ from demo.jobs import Job, Jobs
 from demo.line import Line
 from demo.sessions import Session, SessionStore
 from sfmttr.config import RunConfig
-from sfmttr.errors import ClipError
+from sfmttr.errors import ClipError, NetworkError
 from sfmttr.types import Progress
 
 if TYPE_CHECKING:
@@ -54,8 +55,16 @@ class Service:
         self.line = Line(config.line_length)
         self.jobs = Jobs()
         self.rates = Rates(config.folder / "rates.json")
+        self.choices = Choices(config.most_parameters)
         self.backend = backend or gpu.make_backend()
         self.examples = Examples(config.folder / "examples", config)
+
+    def stages_s(self, frames: int, network: str, preset: str) -> dict[str, float] | None:
+        """Seconds of each stage of a run, in order; None where nothing is known of the network yet."""
+        effort = self.choices.effort(network)
+        if effort is None and not self.rates.knows(network, preset):
+            return None
+        return self.rates.stages_s(frames, network, preset, effort)
 
     def find(self, id: object) -> Session | None:
         """The run or upload with this id, a visitor's or an example's."""
@@ -79,6 +88,7 @@ class Service:
         return job
 
     def _run(self, clip: Path, config: RunConfig, tell: Tell) -> Session:
+        self._look(config.network, tell)  # before anybody waits in line for it, and before its weights are fetched
         session = self.store.new()
         try:
             with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):
@@ -89,6 +99,15 @@ class Service:
             raise
         finally:
             gpu.free_memory()
+
+    def _look(self, network: str, tell: Tell) -> None:
+        """Find out what a network is; the Hub may take long to answer, and the run can be stopped meanwhile."""
+        looking = Job(lambda _: self.choices.look(network))
+        looking.start()
+        while not looking.join(self.config.poll_s):
+            tell(Progress("weights", 0, 0, "looking the network up"))
+        if looking.ended is not None and looking.ended.problem:
+            raise NetworkError(looking.ended.problem)
 
     # ---------------------------------------------------------------------------------- exporting
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo import api, theme
+from demo import api, render, theme, where
 from demo.callbacks import Callbacks
+from demo.choices import Choices
 from demo.config import Example, PageConfig
 from demo.examples import prepare_in_background
 from demo.routes import make_router
 from demo.service import Service
 from demo.sessions import sweep_forever
 from demo.uploads import ACCEPTED
-from sfmttr import networks
 from sfmttr.config import Preset
-from sfmttr.networks import registry
 
 STATIC = Path(__file__).with_name("static")
 PRESETS = (
@@ -47,18 +46,6 @@ class Page:
     service: Service
 
 
-def network_choices() -> list[tuple[str, str]]:
-    """(label, name) of every network that can be used here: licence and size stand beside each name."""
-    choices = []
-    for each in networks.describe_all():
-        fetched = all(file.url for file in registry.entry(each.info.name).files)
-        missing = "weights are fetched first" if fetched else "its weights are not on this machine"
-        here = "" if each.weights_here else f" · {missing}"
-        size = f"{each.parameters / 1e6:.1f} M parameters"
-        choices.append((f"{each.info.name} · {size} · {each.info.licence}{here}", each.info.name))
-    return choices
-
-
 def build_page(config: PageConfig | None = None, service: Service | None = None) -> Page:
     """The page, not yet launched."""
     service = service or Service(config or PageConfig())
@@ -67,7 +54,7 @@ def build_page(config: PageConfig | None = None, service: Service | None = None)
         title="SfM-TTR: a depth network of your own place", delete_cache=(3600, int(config.keep_s))
     ) as blocks:
         gr.HTML((STATIC / "intro.html").read_text(encoding="utf-8"), elem_id="intro")
-        form = _form(config)
+        form = _form(config, service.choices)
         c = {**form, **_progress(), **_results()}
         chosen, job, key = gr.State(None), gr.State(None), gr.State(None)
         _wire(blocks, calls, c, chosen, job, key)
@@ -80,7 +67,7 @@ def build_page(config: PageConfig | None = None, service: Service | None = None)
 # ----------------------------------------------------------------------------------------- layout
 
 
-def _form(config: PageConfig) -> dict[str, Any]:
+def _form(config: PageConfig, choices: Choices) -> dict[str, Any]:
     c: dict[str, Any] = {}
     with gr.Row(elem_id="form", equal_height=False):
         with gr.Column(scale=6, min_width=320):
@@ -107,8 +94,19 @@ def _form(config: PageConfig) -> dict[str, Any]:
             c["preview"] = gr.HTML("", elem_id="preview")
         with gr.Column(scale=6, min_width=320):
             c["network"] = gr.Dropdown(
-                network_choices(), value=config.network, label="Network", elem_id="network", filterable=False
+                choices.listed(), value=config.network, label="Network", elem_id="network", filterable=False
             )
+            c["other"] = gr.Textbox(
+                "",
+                label="Any depth model of the Hugging Face Hub" + (", or a folder" if config.folders else ""),
+                placeholder="ORG/NAME",
+                info="Its id as its page on huggingface.co has it"
+                + (", or the path of a folder on this machine that holds one." if config.folders else "."),
+                max_lines=1,
+                visible=False,
+                elem_id="other",
+            )
+            c["about"] = gr.HTML(render.about(choices.look(config.network)), elem_id="about")
             c["preset"] = gr.Radio(list(PRESETS), value=str(config.preset), label="Preset", elem_id="preset")
             with gr.Accordion("Advanced", open=False, elem_id="advanced"):
                 c["max_frames"] = gr.Slider(
@@ -240,7 +238,7 @@ def _wire(
     job: gr.State,
     key: gr.State,
 ) -> None:
-    wishes = api.wishes_of(c)
+    wishes = [*api.wishes_of(c), c["other"]]
     preview = [chosen, c["preview"], c["go"]]
     shown = [c[name] for name in SHOWN]
     show = functools.partial(_named, calls.show, c)
@@ -252,8 +250,14 @@ def _wire(
 
     c["upload"].upload(calls.upload, [c["upload"], *wishes], preview, **_QUIET)
     c["upload"].clear(lambda: (None, "", gr.Button(interactive=False)), None, preview, **_QUIET)
+    named = [c["network"], c["other"]]
+    for event in (c["network"].input, c["other"].submit, c["other"].blur):
+        told = event(
+            calls.about, named, [c["other"], c["about"]], trigger_mode="always_last", concurrency_limit=4, **_QUIET
+        )
+        told.then(calls.settings, [chosen, *wishes], preview, **_QUIET)
     for name, event in (
-        *((name, "change") for name in ("network", "preset")),
+        ("preset", "change"),
         ("max_frames", "release"),
         *((name, "blur") for name in ("start", "end", "intrinsics")),
     ):
@@ -263,10 +267,11 @@ def _wire(
         show_after(pressed)
 
     run_outputs = [c["live"], c["go"], c["stop"], job, key, c["results"]]
-    show_after(c["go"].click(calls.run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
+    run = _with_request(calls.run)
+    show_after(c["go"].click(run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
     c["stop"].click(calls.stop, [job], [c["stop"]], queue=False, **_QUIET)
     forced = c["force"].click(lambda: True, None, [c["force_box"]], **_QUIET)
-    show_after(forced.then(calls.run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
+    show_after(forced.then(run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
 
     exports = [c["export_live"], c["make_kit"], c["stop_kit"], job]
     made = c["make_kit"].click(
@@ -302,6 +307,15 @@ def _named(call: Callable[[Any], dict[str, Any]], c: dict[str, Any], key: Any) -
     return {c[name]: value for name, value in call(key).items()}
 
 
+def _with_request(call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """`call(first, *rest, request=...)` as gradio can call it: it gives requests to positional parameters alone."""
+
+    def called(first: Any, request: gr.Request, *rest: Any) -> Iterator[Any]:
+        yield from call(first, *rest, request=request)
+
+    return called
+
+
 def _example_call(calls: Callbacks, example: Example) -> Callable[..., Any]:
     def pressed(*wishes: Any) -> Any:
         return calls.example(example.name, *wishes)
@@ -315,6 +329,8 @@ def _example_call(calls: Callbacks, example: Example) -> Callable[..., Any]:
 def launch(page: Page, *, port: int | None = None, block: bool = True, quiet: bool = False) -> str:
     """Serve the page; give its address. Runs until it is interrupted, or with `block=False` in the background."""
     config = page.service.config
+    if not where.is_private():
+        where.withhold_token()
     app, url, _ = page.blocks.launch(
         server_port=port or config.port,
         prevent_thread_lock=True,

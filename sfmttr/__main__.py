@@ -355,9 +355,9 @@ def _evaluate_kitti(options: argparse.Namespace) -> int:
 
 
 def _networks(options: argparse.Namespace) -> int:
-    from sfmttr import networks, terminal
+    from sfmttr import listing, networks
 
-    terminal.print_networks(networks.describe_all(options.weights_dir))
+    listing.print_networks(networks.describe_all(options.weights_dir))
     return 0
 
 

@@ -448,6 +448,7 @@ class _Run:
             self._path,
             self._config,
             self._network.info.name,
+            self._network.info.licence,
             self._kind,
             self._frames,
             sparse,

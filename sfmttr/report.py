@@ -27,6 +27,7 @@ def build_report(result: RunResult) -> dict[str, Any]:
         "schema": SCHEMA,
         "sfmttr": sfmttr.__version__,
         "network": result.network,
+        "licence": result.licence,
         "kind": result.kind,
         "preset": result.config.preset,
         "objective": result.config.objective,

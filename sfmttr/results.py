@@ -38,6 +38,8 @@ class RunResult:
     config: RunConfig
     network: str
     """The name that it goes by in what the run leaves behind."""
+    licence: str
+    """Of its weights, as its authors state it."""
     kind: DepthKind
     frames: FrameSet
     sparse: SparseModel | NoModel

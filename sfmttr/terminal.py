@@ -15,7 +15,6 @@ from sfmttr.backend import LiveNetwork
 from sfmttr.compare import Column, Comparison
 from sfmttr.evaluation import Evaluation
 from sfmttr.metrics import DepthMetrics
-from sfmttr.networks import NetworkSummary
 from sfmttr.refine import RefineStep
 from sfmttr.report import MEASURES
 from sfmttr.results import RunResult
@@ -173,15 +172,3 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for name, comparison in evaluation.comparisons.items():
         print_comparison(console, name.replace("_", " "), comparison)
     console.print(f"Written to {escape(str(evaluation.path))}", highlight=False, soft_wrap=True)
-
-
-def print_networks(summaries: tuple[NetworkSummary, ...]) -> None:
-    """Name, size, kind, licence, whether the weights are here."""
-    table = Table(box=None)
-    for title in ("name", "parameters", "depth", "weights here", "licence", "what it is"):
-        table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=title == "name")
-    for each in summaries:
-        here = "yes" if each.weights_here else "no"
-        size = f"{each.parameters / 1e6:.2f} M"
-        table.add_row(each.info.name, size, str(each.info.kind), here, each.info.licence, each.info.description)
-    Console().print(table)

@@ -49,6 +49,14 @@ def room_frames(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory):  
 
 
 @pytest.fixture(scope="session")
+def room_model(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model of the Hub's layout, which gives inverse depth and half fits `room`."""
+    from tests.folder_models import write_fitted
+
+    return write_fitted(Path(tmp_path_factory.mktemp("models")) / "tiny-depth", room.rgb, room.depth)
+
+
+@pytest.fixture(scope="session")
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A refined and exported network; it is not known by name any more."""
     from tests.exported import export_tiny

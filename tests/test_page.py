@@ -8,17 +8,21 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from demo.service import Service
+from sfmttr import networks
+from sfmttr.config import RECIPES, Preset
 from sfmttr.depth_files import read_depth_png
 from sfmttr.types import DepthKind
 from tests.bad_uploads import bad_uploads
 from tests.browser import Visit, launched
 from tests.data_paths import data_root, existing, weights_root
+from tests.folder_models import write_fitted_to
 from tests.page import children, cpu_service, running
 from tests.synthetic import RenderedClip
 from tests.test_readme import ROOT, between
@@ -290,6 +294,57 @@ def test_leaving_ends_the_run(browser: Browser, url: str, service: Service) -> N
     page.locator("#live .steps").wait_for()
     visit.close()
     quiet_within(service, 10.0)
+
+
+# ------------------------------------------------------------------------------- other networks
+
+
+def test_a_model_in_a_folder_is_named_by_keyboard_and_refined(
+    visit: Visit, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES[Preset.FAST]  # so tiny a model has to move more than a real one to gain anything
+    faster = replace(recipe, refine=replace(recipe.refine, learning_rate=5e-3))
+    monkeypatch.setitem(RECIPES, Preset.FAST, faster)
+    clip = next(each.clip for each in service.config.examples if each.name == "room")
+    folder = write_fitted_to(tmp_path / "my-depth", clip, tmp_path / "frames", steps=60, side=140)
+    page = visit.open()
+    page.locator("#example-room").click()
+    expect(page.locator("#preview .facts")).to_contain_text("60")
+    page.locator("#advanced > button").click()
+    page.locator("#max-frames input[type=number]").fill("14")
+    page.locator("#max-frames input[type=number]").press("Tab")
+    expect(page.locator("#preview .facts")).to_contain_text("14 of 60")
+    page.locator("#network input").focus()
+    for _ in networks.names():
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    name = page.locator("#other").get_by_role("textbox")
+    name.wait_for()
+    page.keyboard.press("Tab")
+    expect(name).to_be_focused()
+    for wrong, sentence in (("not there", "neither a model on the Hub nor a folder"), (str(tmp_path), "config.json")):
+        name.fill(wrong)
+        name.press("Enter")
+        expect(page.locator("#about .notice")).to_contain_text(sentence)
+    name.fill(str(folder))
+    name.press("Enter")
+    expect(page.locator("#about")).to_contain_text("hf:my-depth")
+    expect(page.locator("#about")).to_contain_text("Licence: cc0-1.0")
+    page.locator("#go").click()
+    page.locator("#verdict h2").wait_for(timeout=1000 * RUN_S)
+    page.wait_for_url(re.compile(r"\?run="))
+    expect(page.locator("#verdict")).to_contain_text("unrefined, with the best scale and shift")
+    compare = page.locator("#compare depth-compare")
+    expect(compare.locator(".dc-left")).to_have_text("before, best scale and shift")
+    page.wait_for_function("() => document.querySelector('#compare .dc-over').naturalWidth > 0")
+    assert "/aligned/" in (compare.locator(".dc-over").get_attribute("src") or "")
+    visit.tab("3D")
+    page.locator("#model-before canvas").wait_for(timeout=60_000)
+    expect(page.locator("#model-before")).to_contain_text("before, best scale and shift")
+    visit.tab("Report")
+    expect(page.locator("#report")).to_contain_text("network hf:my-depth (licence: cc0-1.0)")
+    assert str(tmp_path) not in page.locator("#results").inner_text()
+    visit.check_quiet()
 
 
 # -------------------------------------------------------------------------------------- mistakes

@@ -291,7 +291,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        (0, "no-such-network", "no network is called"),
+        (0, "no-such-network", "No network is called"),
         (2, 100000, "frames"),
         (3, -1.0, "0 or more"),
         (4, 0.0001, "no frames|usable frames|hold|end"),
@@ -368,7 +368,7 @@ def test_metres_are_asked_for_one_way() -> None:
 def test_no_file_of_the_server_is_named_as_intrinsics() -> None:
     wishes = Wishes.of((TINY, "fast", 12, None, None, "secret.json", 0, False))
     with pytest.raises(IntrinsicsError):
-        wishes.run_config(cpu_service(Path("nowhere"), least_frames=3).config)
+        wishes.run_config(cpu_service(Path("nowhere"), least_frames=3).config, TINY)
 
 
 # -------------------------------------------------------------------------------------- examples
@@ -390,7 +390,7 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example = Example("mine", "Mine", bench.clip, "words")
-    wanted = {"examples": (example,), "network": TINY, "example_preset": Preset.FAST, "least_frames": 3}
+    wanted = {"examples": (example,), "example_network": TINY, "example_preset": Preset.FAST, "least_frames": 3}
     service = cpu_service(bench.service.config.folder, **wanted)
     monkeypatch.setattr("demo.service.export", lambda run, wish, tell: (run / "kit.zip").write_bytes(b"kit"))
     service.examples.make(example, lambda _: None, service)
@@ -416,7 +416,7 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
 
 
 def test_the_line_is_told_before_anything_else() -> None:
-    watch = Watch(dict.fromkeys(ORDER, 1.0))
+    watch = Watch(lambda: dict.fromkeys(ORDER, 1.0))
     watch.take(Waiting(2))
     assert "number 2 in line" in render.live(watch.live)
     watch.take(Waiting(0))

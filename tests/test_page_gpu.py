@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import torch
 from demo import gpu
 from demo.gpu import ZeroGpuBackend
 from sfmttr import pipeline
-from sfmttr.backend import LiveNetwork, LocalBackend
-from sfmttr.config import OutputConfig, RunConfig, VideoConfig
+from sfmttr.backend import LiveNetwork, LocalBackend, RefineTask
+from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, VideoConfig
 from sfmttr.errors import Cancelled
-from sfmttr.networks.base import state_dict_cpu
+from sfmttr.networks import hf
+from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.outputs import read_maps
 from sfmttr.refine import RefineStep
 from sfmttr.results import RunResult
+from sfmttr.targets import Targets
 from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.synthetic import RenderedClip, write_frames
 
@@ -43,22 +46,27 @@ class FakeSpaces:
 
     asked: list[tuple[str, int]] = field(default_factory=list)
     """Function and seconds of each call."""
+    pickled: bool = False
+    """What goes to a child is pickled, too: its process was forked before there was anything to send."""
 
     def GPU(self, *, duration: Callable[..., int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: N802
         def wrap(task: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(task)
             def call(*args: Any) -> Any:
                 self.asked.append((task.__name__, duration(*args)))
-                return _forked(task, args)
+                return _forked(task, self._sent(args))
 
             @functools.wraps(task)
             def generate(*args: Any) -> Iterator[Any]:
                 self.asked.append((task.__name__, duration(*args)))
-                yield from _forked_generator(task, args)
+                yield from _forked_generator(task, self._sent(args))
 
             return generate if inspect.isgeneratorfunction(task) else call
 
         return wrap
+
+    def _sent(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return pickle.loads(pickle.dumps(args)) if self.pickled else args
 
 
 def _forked_generator(task: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[Any]:
@@ -110,9 +118,9 @@ def clip(room: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path / "clip"
 
 
-def run(clip: Path, name: str, backend: Any, on_step: Any = None) -> RunResult:
+def run(clip: Path, name: str, backend: Any, on_step: Any = None, config: RunConfig = CONFIG) -> RunResult:
     more = {} if on_step is None else {"on_step": on_step}
-    return pipeline.run(clip, clip.parent / name, CONFIG, backend=backend, **more)
+    return pipeline.run(clip, clip.parent / name, config, backend=backend, **more)
 
 
 def same(one: RunResult, other: RunResult) -> None:
@@ -150,6 +158,39 @@ def test_pieces_give_what_the_whole_gives(clip: Path, monkeypatch: pytest.Monkey
     assert [name for name, _ in spaces.asked].count("refine_on_gpu") == CONFIG.steps
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept features", "features computed again"])
+def test_a_model_of_the_hub_travels(
+    clip: Path, room_model: Path, monkeypatch: pytest.MonkeyPatch, recompute: bool
+) -> None:
+    """Inverse depth, its shift, low-rank parts and their checkpoints: all goes to the child and comes back."""
+    if recompute:
+        monkeypatch.setattr(hf, "_CHECKPOINT_BYTES", 0)
+    spaces, config = FakeSpaces(pickled=True), replace(CONFIG, network=str(room_model), steps=6, learning_rate=1e-2)
+    here = run(clip, "here", LocalBackend("cpu"), config=config)
+    assert here.refined is not None
+    assert not here.refined.rolled_back
+    monkeypatch.setattr(gpu, "refine_duration", lambda *_: 0)  # two steps in a call
+    monkeypatch.setattr(gpu, "END_S", 0.0)
+    monkeypatch.setattr(gpu, "START_S", 0.0)
+    there = run(clip, "there", ZeroGpuBackend(spaces.GPU), config=config)
+    same(here, there)
+    assert [name for name, _ in spaces.asked].count("refine_on_gpu") > 1
+
+
+def test_large_networks_get_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, network = torch.zeros(100, 1, 1, 1), TinyNetwork()
+    task = task_of(network)
+    before = gpu.predict_duration(network, images), gpu.refine_duration(task, None, 100, 0.05)
+    frames = gpu.most_predicted(network)
+    count = sum(value.numel() for value in network.parameters())
+    monkeypatch.setattr(gpu, "LARGE", count / 3)  # as if there were three hundred million
+    monkeypatch.setattr(gpu, "SENT_A_SECOND", 4 * count / 3)
+    assert gpu.predict_duration(network, images) == pytest.approx(before[0] + 2 * 5 + 3, abs=1)
+    assert gpu.refine_duration(task, None, 100, 0.05) == pytest.approx(before[1] + 3 * 3, abs=1)
+    assert gpu.most_predicted(network) < frames / 3
+    assert gpu.predict_duration(network, images[: gpu.most_predicted(network)]) <= gpu.MAX_CALL_S
+
+
 def test_the_first_frame_is_seen_while_it_learns(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "_LIVE_EVERY_S", 0.0)
     seen: list[np.ndarray] = []
@@ -173,10 +214,14 @@ def test_stopping_ends_the_child(clip: Path) -> None:
 
 
 def test_no_call_asks_for_more_than_a_minute() -> None:
-    images = torch.zeros(5000, 1, 1, 1)
-    assert gpu.predict_duration(TinyNetwork(), images) == gpu.MAX_CALL_S
-    assert gpu.refine_duration(None, None, 10_000, 1.0) == gpu.MAX_CALL_S  # type: ignore[arg-type]
-    assert gpu.refine_duration(None, None, 100, 0.05) < 20  # type: ignore[arg-type]
+    images, task = torch.zeros(5000, 1, 1, 1), task_of(TinyNetwork())
+    assert gpu.predict_duration(task.network, images) == gpu.MAX_CALL_S
+    assert gpu.refine_duration(task, None, 10_000, 1.0) == gpu.MAX_CALL_S
+    assert gpu.refine_duration(task, None, 100, 0.05) < 20
+
+
+def task_of(network: DepthNetwork) -> RefineTask:
+    return RefineTask(network, torch.zeros(1, 3, 8, 8), Targets((), (), 1.0), RECIPES[Preset.FAST].refine, 0)
 
 
 def test_long_clips_are_predicted_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:

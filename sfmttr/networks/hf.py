@@ -62,6 +62,7 @@ _KEPT_A_TOKEN = 80
 """Bytes for gradients a token, channel and block: about twenty tensors of float32 (measured)."""
 _TINY_HW = (2, 3)
 """In multiples: a picture to find out which parameters matter."""
+_HOOKS, _HOOKED = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
 _WIDTHS = ("hidden_size", "hidden_sizes", "embed_dim")
 
 
@@ -136,6 +137,15 @@ class HubNetwork(DepthNetwork):
 
     def blueprint(self) -> Mapping[str, str]:
         return {"hf": json.dumps(self._blueprint, sort_keys=True)}
+
+    def __getstate__(self) -> object:
+        # When a model first runs, the library hangs functions on its parts that cannot be pickled; and does so again.
+        for part in self.model.modules():
+            part.__dict__.pop(_HOOKED, None)
+            for key, hook in list(part._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == _HOOKS:
+                    del part._forward_hooks[key]
+        return super().__getstate__()
 
     @contextmanager
     def free_sizes(self) -> Iterator[None]:
@@ -297,6 +307,8 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
     if card.get("use_timm_backbone"):
         raise NetworkError(f"{name} needs the library timm, which is not used here: choose another model")
     given = {key: value for key, value in card.items() if key not in ("auto_map", "_name_or_path", "model_type")}
+    if given.get("max_depth", 1) is None:  # as earlier versions of the library took it
+        del given["max_depth"]
     try:
         return AutoConfig.for_model(model_type, **given)
     except Exception as error:  # of a stranger's file, checked by whatever each architecture likes
@@ -363,6 +375,25 @@ def _made_for(config: PretrainedConfig) -> int:
 
 
 # -------------------------------------------------------------------------------------------- building
+
+
+def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[NetworkInfo, int]:
+    """What users are told of a model, and its number of parameters, by its small files alone.
+
+    Raises as `load` does before it fetches any weights.
+    """
+    from transformers import AutoModelForDepthEstimation
+
+    card = hub.describe(name.source, on_progress)
+    config = _config(card.config, name.shown)
+    kind = name.kind or kind_of(card.config, name.shown)
+    _reading(config, card.preprocessor, name.size, name.shown)
+    try:
+        with torch.device("meta"):  # nothing is computed or kept
+            model = AutoModelForDepthEstimation.from_config(config)
+    except Exception as error:  # whatever a stranger's config makes the library raise
+        raise NetworkError(f"no network can be built by the config of {name.shown}: {_first_line(error)}") from error
+    return _info(name, card, kind), sum(value.numel() for value in model.parameters())
 
 
 def load(name: HubName, on_progress: OnProgress = ignore_progress, known: NetworkInfo | None = None) -> HubNetwork:
@@ -452,7 +483,7 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         raise WeightsError(f"the weights of {name} do not fit its config ({len(mismatched)} of another shape)")
     if missing:
         # Published files leave out what no picture passes through, as a fusion stage with nothing to fuse.
-        needed = sorted(missing & _that_matter(network.model, network.reading))
+        needed = sorted(missing & _that_matter(network.model, network.reading, name))
         if needed:
             raise WeightsError(
                 f"the weights of {name} are incomplete ({len(needed)} missing, {needed[0]} among them): choose another "
@@ -462,12 +493,15 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         _log.info("%s holds weights that its architecture has no use for: %s", name, found["unexpected_keys"])
 
 
-def _that_matter(model: PreTrainedModel, reading: Reading) -> set[str]:
-    """Names of the parameters and buffers that depth depends on."""
+def _that_matter(model: PreTrainedModel, reading: Reading, name: str) -> set[str]:
+    """Names of the parameters and buffers that depth depends on. Raises `NetworkError`."""
     h, w = (reading.size,) * 2 if reading.square else (reading.multiple * factor for factor in _TINY_HW)
-    with torch.enable_grad():
-        model.zero_grad(set_to_none=True)
-        model(pixel_values=torch.rand((1, 3, h, w))).predicted_depth.sum().backward()
+    model.zero_grad(set_to_none=True)
+    try:
+        with torch.enable_grad():
+            model(pixel_values=torch.rand((1, 3, h, w))).predicted_depth.sum().backward()
+    except Exception as error:  # whatever a stranger's config makes the library raise
+        raise NetworkError(f"the config of {name} makes no network that runs: {_first_line(error)}") from error
     used = {name for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad(set_to_none=True)
     return used | {name for name, _ in model.named_buffers()}

@@ -78,6 +78,11 @@ class ModelSource:
             )
         return ModelSource(None, folder)
 
+    @staticmethod
+    def on_hub(text: str) -> bool:
+        """Whether `parse` takes `text` for a model of the Hub, by its looks alone: the disk is not asked."""
+        return _is_repository(text.partition("@")[0])
+
     def __str__(self) -> str:
         if self.repository is None:
             return str(self.folder)

@@ -29,10 +29,7 @@ class HubName:
     @staticmethod
     def parse(text: str) -> HubName:
         """Raises `NetworkError` for what cannot be a name."""
-        rest, given = text.strip().removeprefix(_PREFIX), dict[str, str]()
-        while option := _OPTION.search(rest):
-            given.setdefault(option[1], option[2])
-            rest = rest[: option.start()]
+        rest, given = _split(text)
         unknown = given.keys() - {"kind", "size"}
         if unknown:
             raise NetworkError(f"{text!r} has an option {unknown.pop()!r}: there are kind and size")
@@ -62,11 +59,20 @@ class HubName:
         return self.source.folder.expanduser().resolve()
 
 
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """The name without its prefix, and its options."""
+    rest, given = text.strip().removeprefix(_PREFIX), dict[str, str]()
+    while option := _OPTION.search(rest):
+        given.setdefault(option[1], option[2])
+        rest = rest[: option.start()]
+    return rest, given
+
+
 def is_hub_name(text: str) -> bool:
     """Whether a network's name asks for a model of the Hub, or for a folder that is there."""
-    if text.startswith(_PREFIX):
-        return True
-    rest = text
-    while option := _OPTION.search(rest):
-        rest = rest[: option.start()]
-    return Path(rest).expanduser().is_dir()
+    return text.startswith(_PREFIX) or Path(_split(text)[0]).expanduser().is_dir()
+
+
+def looks_like_hub_name(text: str) -> bool:
+    """Whether a name, with its prefix or without, can be that of a model of the Hub: the disk is not asked."""
+    return ModelSource.on_hub(_split(text)[0])

@@ -58,6 +58,8 @@ class NetworkSummary:
     parameters: int
     weights_here: bool
     """Every file was found without a download; it was not opened."""
+    model: str | None = None
+    """Of a model of the Hub, what `HubName.parse` takes; None: its architecture is this package's own."""
 
 
 _METER_PAGE = "https://github.com/lorenzopapa5/METER"
@@ -329,14 +331,27 @@ def info(name: str) -> NetworkInfo:
 
 
 def describe_all(weights_dir: Path | None = None) -> tuple[NetworkSummary, ...]:
-    """Every network with its size and whether its weights are here, for listings."""
-    ours = [
-        NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
-        for known in _ENTRIES.values()
-    ]
-    for known in _SHORTCUTS.values():
-        ours.append(NetworkSummary(known.info, known.parameters, hub.here(HubName.parse(known.model).source)))
-    return tuple(ours)
+    """Every network with its size and whether its weights are here, for listings; those of the Hub come last."""
+    return tuple(describe(name, weights_dir) for name in names())
+
+
+def describe(name: str, weights_dir: Path | None = None, on_progress: OnProgress = ignore_progress) -> NetworkSummary:
+    """The same of one network that `load` takes.
+
+    Of one that is not among `names()` the small files are read, from the Hub if it has to be, so that whatever makes it
+    unusable is found before its weights are fetched. Raises `NetworkError` and `WeightsError`.
+    """
+    if shortcut := _SHORTCUTS.get(name):
+        here = hub.here(HubName.parse(shortcut.model).source)
+        return NetworkSummary(shortcut.info, shortcut.parameters, here, shortcut.model)
+    if name not in _ENTRIES and is_hub_name(name):
+        from sfmttr.networks import hf
+
+        asked = HubName.parse(name)
+        info, parameters = hf.describe(asked, on_progress)
+        return NetworkSummary(info, parameters, hub.here(asked.source), name)
+    known = entry(name)
+    return NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
 
 
 def build(name: str) -> DepthNetwork:
