@@ -26,7 +26,7 @@ _POLISHINGS = 20
 _TUKEY = 4.685
 """Of Tukey's biweight, in standard deviations: keeps 95 % of what least squares makes of Gaussian noise."""
 _FLOOR_SHARE = 0.5
-"""Inverse depth is guarded below this share of that of the farthest points which fit."""
+"""Inverse depth is guarded below this share of that of the farthest points."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,17 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
     slope, shift = _robust_line(inverse_z, disparity, strict)
+    farthest = float(np.quantile(inverse_z, 0.01))
+    if disparity.min() >= 0 and -shift > slope * farthest:
+        # Such networks end where disparity is 0, and with this shift what is there could never be as far as it is.
+        strict = _ransac_ray(inverse_z, disparity, config, rng)
+        slope, shift = _robust_line(inverse_z, disparity, strict, through_zero=True)
     if not slope > 0:
         raise AlignmentError("The network sees as near what the reconstruction has far off; try another network.")
     strict = _line_inliers(inverse_z, disparity, np.array([slope]), np.array([shift]), config)[0]
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
-    inverse = InverseDepth(shift, _FLOOR_SHARE * slope * float(np.quantile(inverse_z[strict], 0.01)))
+    inverse = InverseDepth(shift, _FLOOR_SHARE * slope * farthest)
     d, scale = inverse.depth(disparity).astype(np.float64), 1.0 / slope
     relaxed = relaxed_inliers(z, d, scale, config, of_inverse=True)
     network_scale = least_relative_scale(d[relaxed], scale * z[relaxed])
@@ -174,6 +179,22 @@ def _ransac_line(
     usable = (np.abs(run) > 0.25 * (high - low)) & (run != 0) & (rise * run > 0)
     slopes = rise[usable] / run[usable]
     shifts = disparity[first[usable]] - slopes * inverse_z[first[usable]]
+    return _most_inliers(inverse_z, disparity, slopes, shifts, config)
+
+
+def _ransac_ray(
+    inverse_z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """(M,) bool: the largest set of strict inliers of lines through zero over trials of one point."""
+    picks = rng.integers(len(inverse_z), size=config.trials)
+    slopes = disparity[picks] / inverse_z[picks]
+    return _most_inliers(inverse_z, disparity, slopes, np.zeros(len(slopes)), config)
+
+
+def _most_inliers(
+    inverse_z: np.ndarray, disparity: np.ndarray, slopes: np.ndarray, shifts: np.ndarray, config: AlignConfig
+) -> np.ndarray:
+    """(M,) bool: the largest of the candidates' sets of strict inliers."""
     best = np.zeros(len(inverse_z), bool)
     for start in range(0, len(slopes), _TRIALS_AT_ONCE):
         rows = slice(start, start + _TRIALS_AT_ONCE)
@@ -184,7 +205,9 @@ def _ransac_line(
     return best
 
 
-def _robust_line(inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarray) -> tuple[float, float]:
+def _robust_line(
+    inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarray, *, through_zero: bool = False
+) -> tuple[float, float]:
     """Slope and shift by least squares of the error relative to inverse depth, over the strict inliers.
 
     What is wrong by chance by less than the strict threshold would pull at the line: Tukey's biweight, at the scale of
@@ -195,8 +218,10 @@ def _robust_line(inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarra
     slope = shift = 0.0
     for _ in range(_POLISHINGS):
         # relative: both sides over x; the slope that they should also be over is one factor for all
-        rows = np.stack([np.ones(len(x)), 1 / x], axis=1) * np.sqrt(weight)[:, None]
-        (slope, shift), *_ = np.linalg.lstsq(rows, np.sqrt(weight) * y / x, rcond=None)
+        columns = [np.ones(len(x))] if through_zero else [np.ones(len(x)), 1 / x]
+        rows = np.stack(columns, axis=1) * np.sqrt(weight)[:, None]
+        found, *_ = np.linalg.lstsq(rows, np.sqrt(weight) * y / x, rcond=None)
+        slope, shift = found[0], 0.0 if through_zero else found[1]
         residual = (y - slope * x - shift) / x
         spread = 1.4826 * float(np.median(np.abs(residual)))
         if spread <= 1e-12 * abs(slope):

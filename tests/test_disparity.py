@@ -135,6 +135,18 @@ def test_a_crowd_at_one_depth_does_not_make_a_line() -> None:
     assert alignment.inverse.shift == pytest.approx(2, abs=0.03)
 
 
+@pytest.mark.parametrize("config", ALIGNS.values(), ids=ALIGNS)
+def test_a_network_that_makes_too_little_of_far_depth_can_learn_it(config: AlignConfig) -> None:
+    z = np.exp(np.random.default_rng(0).uniform(np.log(2), np.log(60), 4000))
+    disparity = 40 * (1 / z) ** 1.6  # a line through this meets zero depth before zero disparity
+    alignment = align_disparity(z, disparity, config, np.random.default_rng(0))
+    assert alignment.inverse is not None
+    assert alignment.inverse.depth(np.zeros(1, np.float32))[0] > alignment.scale * 60
+    below = align_disparity(z, disparity - 0.1, config, np.random.default_rng(0))  # it can say less than 0, too
+    assert below.inverse is not None
+    assert below.inverse.shift < 0
+
+
 @pytest.mark.parametrize(
     ("z", "disparity", "sentence"),
     [
