@@ -135,7 +135,7 @@ class Trained(StrEnum):
     """All but the early part."""
     ALL = "all"
     LORA = "lora"
-    """The late encoder's linear layers, each by a matrix of low rank that is added into its weight in the end."""
+    """The encoder's linear layers, each by a matrix of low rank that is added into its weight in the end."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.
         Trained.DECODER: {n: p for n, p in everything.items() if n not in encoder},
         Trained.LATE: {n: p for n, p in everything.items() if n not in early},
         Trained.ALL: everything,
-        Trained.LORA: {n: p for n, p in encoder.items() if n not in early},
+        Trained.LORA: encoder,
     }[trained]
     if not chosen:
         raise NetworkError(f"This network has no {trained} parameters of its own to train; choose another part.")
