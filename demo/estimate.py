@@ -45,7 +45,7 @@ _SMALL = 1.9e6
 _HUB_PREDICT_S, _HUB_PREDICT_S_A_PARAMETER = 0.6, 0.064e-6
 """A transformer at half a million pixels (measured: 2.2 s with 25 million parameters)."""
 _HUB_STEP = 2.0
-"""Time of a step of LoRA over that of a prediction (measured)."""
+"""Time of a step of the whole network over that of a prediction (measured); of smaller steps more are made."""
 _GPU = 1 / 20
 """Time on a GPU over that on two CPU cores, cautiously."""
 EXPORT_GUESS_S = 30.0

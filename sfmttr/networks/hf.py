@@ -60,6 +60,8 @@ _CHECKPOINT_BYTES = 2 << 30
 """Of features that a step keeps for gradients; above it, they are computed again instead."""
 _KEPT_A_TOKEN = 80
 """Bytes for gradients a token, channel and block: about twenty tensors of float32 (measured)."""
+_MOST_LAYERS, _MOST_WIDTH, _CONFIG_DEPTH = 1_000, 1_000_000, 4
+"""Of a config: more is a mistake, or meant to keep a machine busy."""
 _TINY_HW = (2, 3)
 """In multiples: a picture to find out which parameters matter."""
 _HOOKS, _HOOKED = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
@@ -282,6 +284,7 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
         )
     if card.get("use_timm_backbone"):
         raise NetworkError(f"{name} needs the library timm, which is not used here: choose another model")
+    _refuse_giants(card, name)
     given = {key: value for key, value in card.items() if key not in ("auto_map", "_name_or_path", "model_type")}
     if given.get("max_depth", 1) is None:  # as earlier versions of the library took it
         del given["max_depth"]
@@ -289,6 +292,18 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
         return AutoConfig.for_model(model_type, **given)
     except Exception as error:  # of a stranger's file, checked by whatever each architecture likes
         raise NetworkError(f"the config of {name} cannot be read: {_first_line(error)}") from error
+
+
+def _refuse_giants(card: Mapping[str, Any], name: str, depth: int = 0) -> None:
+    """Raise `NetworkError` for a config that would take for ever to build, before anything is built of it."""
+    for key, value in card.items():
+        values = value if isinstance(value, list | tuple) else (value,)
+        if isinstance(value, Mapping) and depth < _CONFIG_DEPTH:
+            _refuse_giants(value, name, depth + 1)
+        most = _MOST_LAYERS if "layers" in str(key) or key == "depths" else _MOST_WIDTH
+        too_large = any(isinstance(each, int) and each > most for each in values)
+        if too_large or (isinstance(value, Mapping) and depth == _CONFIG_DEPTH) or len(values) > _MOST_LAYERS:
+            raise NetworkError(f"the config of {name} is of no network that fits on a machine ({key}): choose another")
 
 
 def _reading(config: PretrainedConfig, preprocessor: Mapping[str, Any] | None, size: int | None, name: str) -> Reading:
