@@ -148,8 +148,10 @@ class HubNetwork(DepthNetwork):
         else:
             tokens = hw[0] * hw[1] / self._patch_area()
             recompute = tokens * self._width() * len(blocks) * _KEPT_A_TOKEN > _CHECKPOINT_BYTES
-            if recompute and not self.model.is_gradient_checkpointing:
-                self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            if recompute and not all(block.gradient_checkpointing for block in blocks):
+                # by its new name where the library has that, or it warns of the old one
+                enable = getattr(self.model, "activation_checkpointing_enable", None)
+                (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         for block in blocks:
             # The library recomputes in training mode only; the block has no other use for the flag, its parts have.
             block.training = recompute
