@@ -30,7 +30,6 @@ from tools.training.batches import Batch, BatchSource, zoomed
 from tools.training.loop import Average, learning_rate_factor, pixels_at
 from tools.training.losses import gradient_loss
 from tools.training.measure import kind_of
-from tools.training.optimizer import MuonAdamW
 from tools.training.shards import Library, Scene
 
 PATCH, SIZE, WIDTH, BLOCKS = 14, 196, 192, 8
@@ -155,20 +154,12 @@ def normalised(image: Tensor) -> Tensor:
 
 
 def make_optimizer(model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
-    """Muon for the matrices of the encoder, AdamW for the rest: nothing in the decoder keeps features from growing."""
-    matrices, decoder, others = [], [], []
-    for name, value in model.named_parameters():
-        if value.ndim in (2, 4) and ".layer." in name:
-            matrices.append(value)
-        else:
-            (decoder if value.ndim == 4 and not name.startswith("backbone.") else others).append(value)
-    return MuonAdamW(
-        [
-            {"params": matrices, "lr": 20 * rate, "weight_decay": decay, "muon": True},
-            {"params": decoder, "lr": rate, "weight_decay": decay},
-            {"params": others, "lr": rate, "weight_decay": 0.0},
-        ]
-    )
+    """AdamW; norms, biases and places do not decay. (Muon, which `tools` trains convolutions with, was worse here: at a
+    batch of eight, noise is most of what it makes orthogonal.)"""
+    matrices = [value for value in model.parameters() if value.ndim in (2, 4)]
+    others = [value for value in model.parameters() if value.ndim not in (2, 4)]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
 # ----------------------------------------------------------------------------------------------- loss
@@ -295,9 +286,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--sizes", default="0.25:10000,0.75:24000,1:52000", help="until share of training:pixels,...")
+    parser.add_argument("--sizes", default="0.5:12000,0.85:24000,1:52000", help="until share of training:pixels,...")
     parser.add_argument("--check-minutes", type=float, default=2.5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
