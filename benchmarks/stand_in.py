@@ -5,8 +5,8 @@
 
 Writes a folder that `--network ./stand-in` takes: config.json, preprocessor_config.json, model.safetensors, README.md
 and how the training went. Like the networks that it stands for, it gives inverse depth up to scale and shift, learned
-with the loss of MiDaS (Ranftl et al., TPAMI 2022). It has seen a millionth of what they have seen, and no real picture:
-it tells how a transformer takes to being refined, not how good one is.
+from truth that is normalised as MiDaS does (Ranftl et al., TPAMI 2022). It has seen a millionth of what they have seen,
+and no real picture: it tells how a transformer takes to being refined, not how good one is.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PATCH, SIZE, WIDTH, BLOCKS = 14, 196, 192, 8
 """Pixels of a patch; side of the square that it is made for; channels and blocks of the encoder."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHECKPOINT, CURVE, PREVIEW = "checkpoint.pt", "curve.json", "preview.png"
-_AVERAGE = 0.99
-_GRADIENT, _POSITIVE, _SPREAD = 0.5, 0.2, 0.02
+_AVERAGE = 0.995
+_GRADIENT, _MIDDLE = 0.5, 3.0
 _LEAST_SPREAD = 1e-3
 _VIEWS = 60
 """Held-out views of each kind that it is measured on."""
@@ -118,7 +118,7 @@ def _first_weights(model: DepthAnythingForDepthEstimation, rng: np.random.Genera
         for residual in (fusion.residual_layer1, fusion.residual_layer2):
             residual.convolution2.weight.mul_(0.1)
     model.head.conv3.weight.mul_(0.1)
-    model.head.conv3.bias.fill_(2.0)
+    model.head.conv3.bias.fill_(_MIDDLE)
 
 
 def cosine_patches(count: int, side: int) -> np.ndarray:
@@ -165,25 +165,22 @@ def make_optimizer(model: nn.Module, rate: float, decay: float) -> torch.optim.O
 # ----------------------------------------------------------------------------------------------- loss
 
 
-def centred(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (B, h, w) less their median, over their mean distance from it, which is given too (MiDaS, eq. 5)."""
-    flat = values.flatten(1)
+def relative(truth: Tensor) -> Tensor:
+    """Inverse depth (B, h, w) less its median, over its mean distance from it (MiDaS, equation 5): what is left of it
+    without scale and shift. Moved to where the last ReLU lets all but the farthest through."""
+    flat = truth.flatten(1)
     shifted = flat - flat.median(dim=1, keepdim=True).values
     spread = shifted.abs().mean(dim=1, keepdim=True).clamp(min=_LEAST_SPREAD)
-    return (shifted / spread).view_as(values), spread
+    return (shifted / spread + _MIDDLE).clamp(0.0, 3 * _MIDDLE).view_as(truth)
 
 
 def loss_of(disparity: Tensor, batch: Batch) -> Tensor:
-    """Of disparity (B, h, w), before its last ReLU: error up to scale and shift, edges at several scales, what is below
-    zero, where a ReLU learns nothing, and a spread far from 1, which nothing else would hold. The sky is infinitely
-    far: its inverse depth is known."""
-    truth = torch.where(batch.valid, (-batch.log_depth).exp(), 0.0)[:, 0]
-    said, spread = centred(disparity)
-    error = said - centred(truth)[0]
+    """Of disparity (B, h, w), before its last ReLU: its error and edges at several scales. (Normalising what the
+    network says as MiDaS does makes small batches diverge: the less it is sure of, the larger its gradients.) The sky
+    is infinitely far: its inverse depth is known."""
+    error = disparity - relative(torch.where(batch.valid, (-batch.log_depth).exp(), 0.0)[:, 0])
     everywhere = torch.ones_like(error, dtype=torch.bool)
-    gradients = gradient_loss(error[:, None], everywhere[:, None], 4)
-    held = _POSITIVE * functional.relu(0.1 - disparity).mean() + _SPREAD * spread.log().square().mean()
-    return error.abs().mean() + _GRADIENT * gradients + held
+    return error.abs().mean() + _GRADIENT * gradient_loss(error[:, None], everywhere[:, None], 4)
 
 
 # -------------------------------------------------------------------------------------------- training
@@ -194,7 +191,7 @@ class StandIn:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.model = build(options.seed).to(memory_format=torch.channels_last)
-        self.model.head.activation2 = nn.Identity()  # the loss keeps it positive; see `loss_of`
+        self.model.head.activation2 = nn.Identity()  # see `loss_of`
         self.average = Average(self.model, _AVERAGE)
         self.optimizer = make_optimizer(self.model, options.learning_rate, 0.02)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -213,7 +210,7 @@ class StandIn:
         image = normalised(batch.image).contiguous(memory_format=torch.channels_last)
         loss = loss_of(self.model(pixel_values=image).predicted_depth, batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

@@ -39,16 +39,22 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_loss_is_blind_to_scale_and_shift_of_the_truth_and_to_nothing_else() -> None:
+def test_scale_and_shift_of_the_truth_are_not_learned() -> None:
+    truth = torch.rand((2, 28, 42), generator=torch.Generator().manual_seed(0))
+    taught = stand_in.relative(truth)
+    assert float(taught.flatten(1).median()) == pytest.approx(stand_in._MIDDLE)
+    torch.testing.assert_close(stand_in.relative(7 * truth + 3), taught, rtol=1e-4, atol=1e-4)
+    assert bool((taught[truth > truth.median()] >= stand_in._MIDDLE - 0.1).all())  # nearer is more
+    one_near = torch.cat([torch.rand(99), torch.tensor([1e3])])[None, None]
+    assert float(stand_in.relative(one_near).max()) == 3 * stand_in._MIDDLE
+
+
+def test_the_loss_is_nothing_where_all_is_right() -> None:
     made = batch()
-    truth = torch.where(made.valid, (-made.log_depth).exp(), 0.0)[:, 0]
-    spread = stand_in.centred(truth)[1][:, :, None]
-    right = truth / spread + 1
-    assert stand_in.loss_of(right, made) == pytest.approx(0.0, abs=1e-4)
-    assert stand_in.loss_of(right + 5, made) == pytest.approx(0.0, abs=1e-4)
-    assert stand_in.loss_of(1.3 * right, made) < 0.01  # but for the pull towards a spread of 1
-    assert stand_in.loss_of(-right + 9, made) > 0.5
-    assert stand_in.loss_of(right - 3, made) > 0.1  # below zero, where the last ReLU learns nothing
+    right = stand_in.relative(torch.where(made.valid, (-made.log_depth).exp(), 0.0)[:, 0])
+    assert stand_in.loss_of(right, made) == 0
+    assert stand_in.loss_of(right + 0.5, made) == pytest.approx(0.5)  # no edge is wrong
+    assert stand_in.loss_of(2 * right, made) > 0.5
 
 
 def test_what_is_trained_is_taken_for_a_network_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
