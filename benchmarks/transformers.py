@@ -31,7 +31,7 @@ from benchmarks.clips import CLIPS, WEIGHTS
 from sfmttr import pipeline
 from sfmttr.backend import LocalBackend, OnStep, RefineTask
 from sfmttr.compare import Column
-from sfmttr.config import OutputConfig, RunConfig, Trained
+from sfmttr.config import FuseConfig, OutputConfig, RunConfig, Trained
 from sfmttr.device import Compute
 from sfmttr.errors import SfmttrError
 from sfmttr.geometry import sample_numpy
@@ -43,6 +43,8 @@ from sfmttr.targets import Observations
 
 _CLIPS = ["drive_0002", "redkitchen", "street", "room"]
 _TIMED_STEPS = 4
+_LOOKS = 3
+"""How often a refinement looks at validation points; a look takes the time of several steps."""
 _TEST_FRAMES = 16
 """Frames that test points are looked at in, evenly spaced."""
 _CPU = Compute(torch.device("cpu"), None)
@@ -106,7 +108,8 @@ class _Capturing(LocalBackend):
 def prepare(clip: str, network: str, force: bool) -> Prepared:
     """Everything before the refinement, by the pipeline itself. Raises `SfmttrError` when nothing would be refined."""
     backend = _Capturing()
-    config = _config(network, force=force)
+    # The fused columns are not looked at: small ones cost nothing.
+    config = replace(_config(network, force=force), fuse=FuseConfig(long_side=64))
     with tempfile.TemporaryDirectory() as folder:
         result = pipeline.run(CLIPS[clip].path, Path(folder) / "run", config, backend=backend)
     if backend.task is None or result.aligned is None:
@@ -154,6 +157,7 @@ def _start(prepared: Prepared, way: Way, steps: int) -> Any:
         lora_rank=way.rank or task.config.lora_rank,
         steps=steps,
         equal_time=False,
+        validations=_LOOKS,
     )
     return replace(task, config=config).start(_CPU)
 
@@ -243,6 +247,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transformers"))
     parser.add_argument("--force", action="store_true", help="refine even where the trust gate is closed")
     parser.add_argument("--final", action="store_true", help="then run the best setting and compare with ground truth")
+    parser.add_argument("--final-steps", type=int, help="instead of the preset's number")
     return parser.parse_args()
 
 
@@ -289,6 +294,7 @@ def _final(clip: str, way: Way, options: argparse.Namespace) -> None:
         trained=way.trained,
         learning_rate=way.learning_rate,
         lora_rank=way.rank or None,
+        steps=options.final_steps,
         truth=CLIPS[clip].truth,
     )
     out = options.out / "final" / clip
