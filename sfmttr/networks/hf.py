@@ -54,8 +54,8 @@ _DEPTH_PRO_FLOOR = 1e-4
 _CHECKPOINT_BYTES = 2 << 30
 """Of features that a step keeps for gradients; above it, they are computed again instead."""
 _KEPT_A_TOKEN = 80
-"""Bytes for gradients a token, channel and block: about twenty tensors of float32. Measured of Depth-Anything-V2-Base by
-`benchmarks.transformer_memory`: 72 when its encoder is trained, 84 to 90 by LoRA, which makes its weights anew."""
+"""Bytes for gradients a token, channel and block: about twenty tensors of float32. `benchmarks.transformer_memory` has
+72 of Depth-Anything-V2-Base when its encoder is trained, 84 to 90 by LoRA, which makes weights anew."""
 _TINY_HW = (2, 3)
 """In multiples: a picture to find out which parameters matter."""
 _WIDTHS = ("hidden_size", "hidden_sizes", "embed_dim")
