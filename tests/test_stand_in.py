@@ -85,6 +85,22 @@ def test_what_is_trained_is_taken_for_a_network_of_the_hub(tmp_path: Path, monke
         torch.testing.assert_close(network(image)[:, 0], expected)
 
 
+def test_training_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = tmp_path / "data", tmp_path / "model"
+    data.mkdir()
+    monkeypatch.setattr(stand_in, "WIDTH", 48)
+    command = ["stand_in", str(scenes(data)), "--out", str(out), "--batch", "2", "--sizes", "1:1600", "--resume"]
+    curves: list[list[dict[str, float]]] = []
+    for _ in range(2):
+        seconds = 2 * curves[0][-1]["seconds"] if curves else 0.3
+        monkeypatch.setattr("sys.argv", [*command, "--minutes", str(seconds / 60)])
+        stand_in.main()
+        curves.append(json.loads((out / stand_in.CURVE).read_text()))
+    first, second = curves
+    assert second[: len(first)] == first
+    assert second[-1]["step"] > first[-1]["step"]
+
+
 def test_error_of_a_view_is_blind_to_its_scale_and_shift() -> None:
     depth = np.linspace(1, 30, 500)
     assert stand_in._affine_error(3 / depth + 7, depth) == pytest.approx(0, abs=1e-9)
