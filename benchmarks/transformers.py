@@ -70,9 +70,9 @@ class Way:
 
 
 GRID = (
-    *(Way(Trained.ENCODER, rate) for rate in (1e-5, 3e-5, 1e-4)),
-    *(Way(Trained.DECODER, rate) for rate in (3e-5, 1e-4, 3e-4)),
-    *(Way(Trained.ALL, rate) for rate in (1e-5, 3e-5, 1e-4)),
+    *(Way(Trained.ENCODER, rate) for rate in (3e-5, 1e-4, 3e-4)),
+    *(Way(Trained.DECODER, rate) for rate in (1e-4, 3e-4, 1e-3)),
+    *(Way(Trained.ALL, rate) for rate in (3e-5, 1e-4, 3e-4)),
     *(Way(Trained.LORA, rate, rank) for rank in (4, 8, 16) for rate in (3e-4, 1e-3, 3e-3)),
 )
 
