@@ -50,10 +50,10 @@ class Batch:
 class BatchSource:
     """Makes batch number n of scenes that are grouped by the size of their pictures."""
 
-    def __init__(self, scenes: Sequence[Scene], size: int, seed: int) -> None:
+    def __init__(self, scenes: Sequence[Scene], size: int, seed: int, multiple: int = _MULTIPLE) -> None:
         if not scenes:
             raise ValueError("there are no scenes to learn from")
-        self._size, self._seed = size, seed
+        self._size, self._seed, self._multiple = size, seed, multiple
         self._appearance = Appearance(seed)
         groups: dict[tuple[int, ...], list[tuple[Scene, int]]] = {}
         for scene in scenes:
@@ -64,7 +64,7 @@ class BatchSource:
         """Of about `pixels` pixels a picture."""
         rng = np.random.default_rng((self._seed, number))
         aspect = rng.choice([a for a, _ in _ASPECTS], p=[p for _, p in _ASPECTS])
-        hw = size_of(aspect, pixels)
+        hw = size_of(aspect, pixels, self._multiple)
         parts = []
         for i, group in enumerate(self._groups):
             count = (self._size + i) // len(self._groups)
@@ -75,10 +75,10 @@ class BatchSource:
         return Batch(self._appearance.apply(image, rng), log_depth, valid, log_far)
 
 
-def size_of(aspect: float, pixels: int) -> HW:
-    """The multiples of 32 nearest to that shape and area."""
-    height = max(_MULTIPLE, _MULTIPLE * round(math.sqrt(pixels / aspect) / _MULTIPLE))
-    return height, max(_MULTIPLE, _MULTIPLE * round(pixels / height / _MULTIPLE))
+def size_of(aspect: float, pixels: int, multiple: int = _MULTIPLE) -> HW:
+    """The multiples of `multiple` nearest to that shape and area."""
+    height = max(multiple, multiple * round(math.sqrt(pixels / aspect) / multiple))
+    return height, max(multiple, multiple * round(pixels / height / multiple))
 
 
 def window_of(picture: HW, hw: HW, rng: np.random.Generator) -> HW:
