@@ -46,6 +46,7 @@ class OnnxDepth:
         if unknown:
             raise ModelError(f"this onnxruntime has no {unknown[0]}; it has {', '.join(known)}")
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors: what else it says concerns its own choices
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -197,7 +197,7 @@ class DepthAnythingNetwork(HubNetwork):
     """Depth Anything on DINOv2, which most people ask for, in two parts: what its encoder says of a frame does not
     change while its decoder is trained."""
 
-    late_cost = 0.35
+    late_cost = 0.3
 
     @property
     def _library(self) -> Any:
