@@ -71,7 +71,7 @@ def write_other_model(folder: Path) -> Path:
     return folder
 
 
-def write_fitted(folder: Path, rgb: np.ndarray, depth: np.ndarray, steps: int = 20, **more: Any) -> Path:
+def write_fitted(folder: Path, rgb: np.ndarray, depth: np.ndarray, steps: int = 100, **more: Any) -> Path:
     """`write_model`, half trained on pictures (N, H, W, 3) and their depth (N, H, W): there is something to align, and
     more to learn."""
     network = networks.load(str(write_model(folder, **more)))

@@ -303,10 +303,10 @@ def test_a_model_in_a_folder_is_named_by_keyboard_and_refined(
     visit: Visit, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPES[Preset.FAST]  # so tiny a model has to move more than a real one to gain anything
-    faster = replace(recipe, refine=replace(recipe.refine, learning_rate=5e-3))
+    faster = replace(recipe, refine=replace(recipe.refine, learning_rate=1e-3))
     monkeypatch.setitem(RECIPES, Preset.FAST, faster)
     clip = next(each.clip for each in service.config.examples if each.name == "room")
-    folder = write_fitted_to(tmp_path / "my-depth", clip, tmp_path / "frames", steps=60, side=140)
+    folder = write_fitted_to(tmp_path / "my-depth", clip, tmp_path / "frames", side=140)
     page = visit.open()
     page.locator("#example-room").click()
     expect(page.locator("#preview .facts")).to_contain_text("60")

@@ -19,7 +19,7 @@ from demo import gpu
 from demo.gpu import ZeroGpuBackend
 from sfmttr import pipeline
 from sfmttr.backend import LiveNetwork, LocalBackend, RefineTask
-from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, VideoConfig
+from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, Trained, VideoConfig
 from sfmttr.errors import Cancelled
 from sfmttr.networks import hf
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
@@ -165,7 +165,8 @@ def test_a_model_of_the_hub_travels(
     """Inverse depth, its shift, low-rank parts and their checkpoints: all goes to the child and comes back."""
     if recompute:
         monkeypatch.setattr(hf, "_CHECKPOINT_BYTES", 0)
-    spaces, config = FakeSpaces(pickled=True), replace(CONFIG, network=str(room_model), steps=6, learning_rate=1e-2)
+    spaces = FakeSpaces(pickled=True)
+    config = replace(CONFIG, network=str(room_model), steps=6, trained=Trained.LORA, learning_rate=1e-2)
     here = run(clip, "here", LocalBackend("cpu"), config=config)
     assert here.refined is not None
     assert not here.refined.rolled_back

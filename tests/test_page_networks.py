@@ -426,7 +426,7 @@ def quick(patch: pytest.MonkeyPatch) -> None:
         recipe.__class__(
             **{
                 **vars(recipe),
-                "refine": recipe.refine.__class__(**{**vars(recipe.refine), "steps": 8, "learning_rate": 1e-2}),
+                "refine": recipe.refine.__class__(**{**vars(recipe.refine), "steps": 24, "learning_rate": 1e-3}),
             }
         ),
     )
