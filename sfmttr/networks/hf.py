@@ -96,8 +96,9 @@ class HubNetwork(DepthNetwork):
     """A model of `transformers` as a `DepthNetwork`."""
 
     # Held-out points of all four clips got most from the decoder in equal time, and least from the encoder, by LoRA or
-    # not (`benchmarks.transformers`, on a small stand-in for published weights). There 1e-3 was a little better still,
-    # and 3e-3 went astray; published decoders are two to five times as wide, and take less.
+    # not (`benchmarks.transformers`, on a small stand-in for published weights). There 1e-3 was better still in few
+    # steps, and 3e-3 went astray; in the default preset's many steps on drive 0002 a stand-in that had been taught to
+    # see like RT-MonoDepth-S ended at 0.094 with 3e-4 and at 0.102 with 1e-3.
     trainings = (
         Training(Trained.DECODER, 3e-4),
         Training(Trained.ALL, 1e-4),
@@ -407,7 +408,7 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
     kind = name.kind or kind_of(card.config, name.shown)
     reading = _reading(config, card.preprocessor, name.size, name.shown)
     folder = hub.fetch_weights(name.source, card, on_progress)[0].parent
-    info = replace(known, source=_page(name, card)) if known else _info(name, card, kind)
+    info = replace(known, kind=kind, source=_page(name, card)) if known else _info(name, card, kind)
     try:
         with _quiet():
             model, found = AutoModelForDepthEstimation.from_pretrained(
