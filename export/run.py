@@ -58,12 +58,17 @@ class FinishedRun:
         report, manifest = read_json(folder / REPORT), read_manifest(folder)
         try:
             refined, advice = report["refinement"] is not None, str(report["advice"])
-            _ = report["preset"], report["comparison"]["held_out"], manifest.config["split"]
+            _ = report["network"], report["preset"], report["comparison"]["held_out"], manifest.config["split"]
         except (KeyError, TypeError) as error:
             raise RunFolderError(f"{folder / REPORT} is damaged or from another version; run refine again") from error
         if not refined:
             raise ExportError(f"{folder} holds no refined network: its clip was not refined. {advice}".rstrip())
         info = networks.refined_info(_weights(folder))
+        if info.name != report["network"]:
+            raise RunFolderError(
+                f"{folder} holds parts of different runs: its weights are those of {info.name}, its report's of "
+                f"{report['network']}; run refine again"
+            )
         return cls(folder, report, manifest, video.frame_set_from_folder(folder / "frames"), info)
 
     @property

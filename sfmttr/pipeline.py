@@ -228,7 +228,7 @@ class _Run:
 
     @cached_property
     def _network_key(self) -> str:
-        return settings_key(self._frames.content_hash, [self._config.network, weights_hash(self._network)])
+        return settings_key(self._frames.content_hash, [self._network.info.name, weights_hash(self._network)])
 
     @cached_property
     def _said(self) -> np.ndarray:

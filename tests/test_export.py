@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from export import spec, to_onnx
 from export.__main__ import main
@@ -443,9 +445,17 @@ def _parts_of_another_run(run: Path) -> None:
     path.write_text(json.dumps(report))
 
 
-def _unknown_network(run: Path) -> None:
+def _another_network(run: Path) -> None:
     path = run / "report.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"network": "of-tomorrow"}))
+
+
+def _unknown_network(run: Path) -> None:
+    _another_network(run)
+    path = run / "refined.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {"network": "of-tomorrow"}
+    save_file(load_file(path), path, metadata)
 
 
 @pytest.mark.parametrize(
@@ -459,6 +469,7 @@ def _unknown_network(run: Path) -> None:
         (_damaged_weights, "refined.safetensors cannot be read"),
         (_no_frames, "frames lacks"),
         (_parts_of_another_run, "holds parts of different runs"),
+        (_another_network, "its weights are those of tiny-test, its report's of of-tomorrow"),
         (_unknown_network, "no network is called 'of-tomorrow'"),
     ],
 )
