@@ -210,9 +210,7 @@ def _asset(name: str, content: bytes) -> dict[str, Any]:
 def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_base: str) -> dict[str, Any]:
     model, held_out = export.model, export.report["held_out"]
     depth = finished.folder / "depth"
-    shift, scale = (finished.report["alignment"].get(name) for name in ("shift", "network_scale"))
-    # Disparity that is not aligned has depths of its own: they would set the colours of all the rest.
-    before = read_maps(depth / f"{Column.BEFORE}.npz") if shift is None else read_aligned(depth, float(scale))
+    before = read_aligned(depth, float(finished.report["alignment"]["network_scale"]))
     maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
     scale = float(model["scale"])
     colours = viz.colour_range(frame for values in maps for frame in values)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from sfmttr.config import (
     TruthConfig,
 )
 from sfmttr.errors import ConfigError
+from sfmttr.networks.names import as_file_name
 from sfmttr.types import DepthKind
 
 NOT_REFINED = 3
@@ -275,8 +275,8 @@ def _refine(options: argparse.Namespace) -> int:
 
     config = run_config(options)
     by = "" if config.objective is Objective.SFM else f"-{config.objective}"
-    network = re.sub(r"[^\w.=,@-]+", "-", config.network).strip("-.")  # of the Hub's, and of folders
-    out = options.out or Path("runs") / f"{options.clip.stem}-{network}-{config.preset}{by}"
+    name = f"{options.clip.stem}-{as_file_name(config.network)}-{config.preset}{by}"
+    out = options.out or Path("runs") / name
     if options.export:
         _check_export()
     with terminal.progress_bars() as bars:

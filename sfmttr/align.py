@@ -53,26 +53,37 @@ class Alignment:
         return float(self.relaxed.mean())
 
 
-def strict_inliers(z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig) -> np.ndarray:
-    """(S, M) bool: which points agree with each of the candidate `scales` (S,)."""
+def strict_inliers(
+    z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig, shifts: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """(S, M) bool: which points agree with each of the candidates `d = scale z + shift`, `scales` and `shifts` (S,)."""
     scaled = scales[:, None] * z[None]
-    residual = np.abs(scaled - d[None])
+    residual = np.abs(scaled + np.reshape(shifts, (-1, 1)) - d[None])
     if config.inlier_test is InlierTest.PRINTED:
         return residual**2 <= config.strict_tau * scaled
     return residual <= config.strict_tau * scaled
 
 
-def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> np.ndarray:
-    """(M,) bool: the largest set of strict inliers over one-point trials."""
-    picks = rng.integers(len(z), size=config.trials)
+def most_inliers(
+    z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig, shifts: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """(M,) bool: the largest of the candidates' sets of strict inliers; none where there are no candidates."""
+    shifts = np.broadcast_to(shifts, scales.shape)
     best = np.zeros(len(z), bool)
-    for start in range(0, config.trials, _TRIALS_AT_ONCE):
-        chosen = picks[start : start + _TRIALS_AT_ONCE]
-        inliers = strict_inliers(z, d, d[chosen] / z[chosen], config)
+    for start in range(0, len(scales), _TRIALS_AT_ONCE):
+        rows = slice(start, start + _TRIALS_AT_ONCE)
+        inliers = strict_inliers(z, d, scales[rows], config, shifts[rows])
         winner = inliers[np.argmax(inliers.sum(axis=1))]
         if winner.sum() > best.sum():
             best = winner
     return best
+
+
+def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> np.ndarray:
+    """(M,) bool: the largest set of strict inliers over one-point trials."""
+    picks = rng.integers(len(z), size=config.trials)
+    scales = d[picks] / z[picks]
+    return most_inliers(z, d, scales[scales > 0], config)
 
 
 def weighted_least_squares_scale(z: np.ndarray, d: np.ndarray) -> float:
@@ -100,8 +111,7 @@ def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Gene
         raise AlignmentError("The network and the reconstruction agree on no scale at all; try another network.")
     scale = weighted_least_squares_scale(z[strict], d[strict])
     relaxed = relaxed_inliers(z, d, scale, config)
-    if not relaxed.any():
-        raise AlignmentError("No sparse point is near what the network sees; try another network.")
+    _check_relaxed(relaxed)
     return Alignment(scale, strict, relaxed, least_relative_scale(d[relaxed], scale * z[relaxed]))
 
 
@@ -116,6 +126,11 @@ def relaxed_inliers(
 def _check_count(z: np.ndarray) -> None:
     if len(z) < MIN_OBSERVATIONS:
         raise AlignmentError(f"Only {len(z)} sparse points can be compared with the network: film more texture.")
+
+
+def _check_relaxed(relaxed: np.ndarray) -> None:
+    if not relaxed.any():
+        raise AlignmentError("No sparse point is near what the network sees; try another network.")
 
 
 # --------------------------------------------------------------------- scale and shift in inverse depth
@@ -139,29 +154,18 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
     farthest = float(np.quantile(inverse_z, 0.01))
     if disparity.min() >= 0 and -shift > slope * farthest:
         # Such networks end where disparity is 0, and with this shift what is there could never be as far as it is.
-        strict = _ransac_ray(inverse_z, disparity, config, rng)
+        strict = ransac_scale(inverse_z, disparity, config, rng)
         slope, shift = _robust_line(inverse_z, disparity, strict, through_zero=True)
     if not slope > 0:
         raise AlignmentError("The network sees as near what the reconstruction has far off; try another network.")
-    strict = _line_inliers(inverse_z, disparity, np.array([slope]), np.array([shift]), config)[0]
+    strict = strict_inliers(inverse_z, disparity, np.array([slope]), config, shift)[0]
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
     inverse = InverseDepth(shift, _FLOOR_SHARE * slope * farthest)
     d, scale = inverse.depth(disparity).astype(np.float64), 1.0 / slope
     relaxed = relaxed_inliers(z, d, scale, config, of_inverse=True)
-    network_scale = least_relative_scale(d[relaxed], scale * z[relaxed])
-    return Alignment(scale, strict, relaxed, network_scale, inverse)
-
-
-def _line_inliers(
-    inverse_z: np.ndarray, disparity: np.ndarray, slopes: np.ndarray, shifts: np.ndarray, config: AlignConfig
-) -> np.ndarray:
-    """(S, M) bool: which points agree with each of the candidate lines (S,)."""
-    expected = slopes[:, None] * inverse_z
-    residual = np.abs(expected + shifts[:, None] - disparity)
-    if config.inlier_test is InlierTest.PRINTED:
-        return residual**2 <= config.strict_tau * expected
-    return residual <= config.strict_tau * expected
+    _check_relaxed(relaxed)
+    return Alignment(scale, strict, relaxed, least_relative_scale(d[relaxed], scale * z[relaxed]), inverse)
 
 
 def _ransac_line(
@@ -179,30 +183,7 @@ def _ransac_line(
     usable = (np.abs(run) > 0.25 * (high - low)) & (run != 0) & (rise * run > 0)
     slopes = rise[usable] / run[usable]
     shifts = disparity[first[usable]] - slopes * inverse_z[first[usable]]
-    return _most_inliers(inverse_z, disparity, slopes, shifts, config)
-
-
-def _ransac_ray(
-    inverse_z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator
-) -> np.ndarray:
-    """(M,) bool: the largest set of strict inliers of lines through zero over trials of one point."""
-    picks = rng.integers(len(inverse_z), size=config.trials)
-    slopes = disparity[picks] / inverse_z[picks]
-    return _most_inliers(inverse_z, disparity, slopes, np.zeros(len(slopes)), config)
-
-
-def _most_inliers(
-    inverse_z: np.ndarray, disparity: np.ndarray, slopes: np.ndarray, shifts: np.ndarray, config: AlignConfig
-) -> np.ndarray:
-    """(M,) bool: the largest of the candidates' sets of strict inliers."""
-    best = np.zeros(len(inverse_z), bool)
-    for start in range(0, len(slopes), _TRIALS_AT_ONCE):
-        rows = slice(start, start + _TRIALS_AT_ONCE)
-        inliers = _line_inliers(inverse_z, disparity, slopes[rows], shifts[rows], config)
-        winner = inliers[np.argmax(inliers.sum(axis=1))]
-        if winner.sum() > best.sum():
-            best = winner
-    return best
+    return most_inliers(inverse_z, disparity, slopes, config, shifts)
 
 
 def _robust_line(

@@ -44,8 +44,9 @@ class InverseDepth:
         """Depth (...) float32 > 0, in units of 1 / the network's, of its disparity (...)."""
         return depth_of(disparity.astype(np.float32) - np.float32(self.shift), self.floor)
 
-    @staticmethod
-    def unshifted(disparity: np.ndarray) -> InverseDepth:
-        """`disparity` (...) taken for inverse depth as it is: what can be done without any points."""
-        near = float(np.quantile(disparity, 0.99))
-        return InverseDepth(0.0, max(near, _LEAST_INVERSE) / _UNSHIFTED_RANGE)
+
+def unshifted_depth(disparity: np.ndarray) -> np.ndarray:
+    """Depth (...) float32 > 0 up to scale, of `disparity` (...) taken for inverse depth as it is: what can be done
+    without any points."""
+    near = float(np.quantile(disparity, 0.99))
+    return InverseDepth(0.0, max(near, _LEAST_INVERSE) / _UNSHIFTED_RANGE).depth(disparity)

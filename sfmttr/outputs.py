@@ -1,6 +1,7 @@
 """What a run leaves behind beside its report: depth, pictures, video, clouds, weights.
 
 depth/{before,after,before_fused,after_fused}.npz   float32 maps of the clip, at the resolution they are computed at
+depth/{disparity,aligned}.npz                       likewise, of a network that gives disparity
 depth/{refined,fused}/000000.png (.exr)             frame size, 16 bit, scale in the file's text
 coloured/{before,refined}/000000.png                one colour range for the clip
 comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetensors  refinement.json

@@ -26,7 +26,7 @@ from sfmttr.errors import AlignmentError, Cancelled, ClipError
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
 from sfmttr.intrinsics import parse_intrinsics
-from sfmttr.inverse_depth import InverseDepth
+from sfmttr.inverse_depth import unshifted_depth
 from sfmttr.metrics import protocol
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.disparity import DisparityNetwork
@@ -223,8 +223,8 @@ class _Run:
 
     @property
     def _kind(self) -> DepthKind:
-        """Of all results: what is made of disparity is depth up to scale."""
-        return DepthKind.SCALE_INVARIANT if self._gives_disparity else self._network.info.kind
+        """Of all results."""
+        return self._network.info.kind.as_depth
 
     @cached_property
     def _network_key(self) -> str:
@@ -259,7 +259,7 @@ class _Run:
             return self._said
 
         def convert() -> np.ndarray:
-            maps = InverseDepth.unshifted(self._said).depth(self._said)
+            maps = unshifted_depth(self._said)
             if aligned is None:
                 return maps
             rows = aligned.observations.where(aligned.observations.trainable)

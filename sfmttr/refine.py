@@ -191,7 +191,7 @@ class Refinement:
         self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
         config = replace(config, trained=training.trained, learning_rate=training.learning_rate)
         self._config = affordable(config, network) if self._early_is_fixed else config
-        self._parameters = self._let_move(training.trained, seed)
+        self._parameters = self._let_move(moving.keys(), training.trained, seed)
         self._features: dict[int, tuple[Tensor, ...]] = {}
         self._start = checkpoint
         self._optimizer: torch.optim.Optimizer | None = None
@@ -271,12 +271,14 @@ class Refinement:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
         return self._predict(frame)[0].float().cpu().numpy()
 
-    def _let_move(self, trained: Trained, seed: int) -> dict[str, nn.Parameter]:
-        """The parameters that the optimiser gets, and no others, with gradients."""
+    def _let_move(self, names: Collection[str], trained: Trained, seed: int) -> dict[str, nn.Parameter]:
+        """The parameters that the optimiser gets, and no others, with gradients: those of these names, or with LoRA
+        the ones that are added to them."""
         network = self._network.requires_grad_(False)
-        parameters = trained_parameters(network, trained)
         if trained is Trained.LORA:
-            parameters = add_low_rank(network, parameters.keys(), self._config.lora_rank, seed)
+            parameters = add_low_rank(network, names, self._config.lora_rank, seed)
+        else:
+            parameters = {name: value for name, value in network.named_parameters() if name in names}
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         return parameters

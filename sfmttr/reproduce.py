@@ -23,8 +23,10 @@ from sfmttr.compare import Column, ColumnErrors, DistanceErrors, compare_with_tr
 from sfmttr.config import ALIGNED, NONE, KittiConfig, Objective, OutputConfig, Preset, RunConfig, Setting, VideoConfig
 from sfmttr.device import choose_compute
 from sfmttr.ground_truth import GroundTruth
+from sfmttr.inverse_depth import unshifted_depth
 from sfmttr.kitti import DEPTH_SCALE, Drive, find_drives, missing_drives
 from sfmttr.metrics import DepthMetrics, ProtocolName, mean_over_frames, pool, protocol
+from sfmttr.networks.names import as_file_name
 from sfmttr.networks.weights import cache_folder
 from sfmttr.paper_table import PaperTable, Row
 from sfmttr.pipeline import weights_hash
@@ -58,12 +60,12 @@ def reproduce(config: KittiConfig, on_progress: OnProgress = ignore_progress) ->
     Raises subclasses of `SfmttrError`; the same call goes on where it was.
     """
     drives = find_drives(config.raw, config.depth, config.split, config.sequences)
-    for name in config.networks:  # what is missing is said now, not after hours
-        networks.load(name, config.weights_dir, on_progress)
+    # What is missing is said now, not after hours.
+    kinds = {name: networks.load(name, config.weights_dir, on_progress).info.kind for name in config.networks}
     scores: dict[tuple[str, str, str, str], list[_Scores]] = {}
     for done, drive in enumerate(drives, start=1):
         on_progress(Progress("drives", done - 1, len(drives), drive.name))
-        for key, found in _Experiment(config, drive, on_progress).scores():
+        for key, found in _Experiment(config, drive, kinds, on_progress).scores():
             scores.setdefault(key, []).append(found)
         table = _table(config, scores, missing_drives(drives))
         write_table(table, config.out)
@@ -113,8 +115,10 @@ def _joined(parts: Sequence[DistanceErrors]) -> DistanceErrors:
 class _Experiment:
     """One drive."""
 
-    def __init__(self, config: KittiConfig, drive: Drive, on_progress: OnProgress) -> None:
-        self._config, self._drive, self._on_progress = config, drive, on_progress
+    def __init__(
+        self, config: KittiConfig, drive: Drive, kinds: Mapping[str, DepthKind], on_progress: OnProgress
+    ) -> None:
+        self._config, self._drive, self._kinds, self._on_progress = config, drive, kinds, on_progress
         self._folder = config.out / drive.name
 
     def scores(self) -> Iterator[tuple[tuple[str, str, str, str], _Scores]]:
@@ -128,9 +132,8 @@ class _Experiment:
                         found = self._score(network, frames, maps, scaling, refined=refined)
                         yield (network, objective, setting, scaling), found
 
-    @staticmethod
-    def _scalings(network: str) -> tuple[str, ...]:
-        return ("none", "median") if networks.info(network).kind is DepthKind.METRIC else ("median",)
+    def _scalings(self, network: str) -> tuple[str, ...]:
+        return ("none", "median") if self._kinds[network] is DepthKind.METRIC else ("median",)
 
     # ---------------------------------------------------------------------------------- depth
 
@@ -152,15 +155,17 @@ class _Experiment:
         return frames, outputs.read_maps(run / "depth" / f"{Column.AFTER}.npz"), True
 
     def _unrefined(self, name: str, frames: FrameSet) -> np.ndarray:
-        """What the network says of the frames, kept."""
+        """The network's depth of the frames, kept; of disparity, what it is without a shift."""
         network = networks.load(name, self._config.weights_dir, self._on_progress)
         key = settings_key(frames.content_hash, [name, weights_hash(network)])
-        path = self._folder / "unrefined" / f"{name}-{key[:16]}.npz"
+        path = self._folder / "unrefined" / f"{as_file_name(name)}-{key[:16]}.npz"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             compute = choose_compute(self._config.device)
             maps = predict_maps(network, prepare_images(network, frames), compute, "before", self._on_progress)
-            outputs.write_maps(path, maps, network.info.kind, frames)
+            if network.info.kind is DepthKind.AFFINE_DISPARITY:
+                maps = unshifted_depth(maps)
+            outputs.write_maps(path, maps, network.info.kind.as_depth, frames)
         return outputs.read_maps(path)
 
     def _run(self, network: str, objective: str, setting: Setting) -> Path | None:
@@ -172,7 +177,7 @@ class _Experiment:
             return None
         # Scale alone takes a run whose one step nobody looks at.
         minimised, steps = (Objective.SFM, 1) if objective == ALIGNED else (Objective(objective), config.steps)
-        out = self._folder / f"{network}-{setting}-{objective}"
+        out = self._folder / f"{as_file_name(network)}-{setting}-{objective}"
         pipeline.run(
             clip,
             out,
@@ -249,7 +254,7 @@ class _Experiment:
     def _score(self, network: str, frames: FrameSet, maps: np.ndarray, scaling: str, *, refined: bool) -> _Scores:
         rules = protocol(ProtocolName.KITTI, median_scaling=scaling == "median")
         truth = self._drive.ground_truth(frames)
-        kind = networks.info(network).kind
+        kind = self._kinds[network].as_depth
         per_frame, binned = [], []
         for frame, path in truth.files.items():
             one = GroundTruth({frame: path}, DEPTH_SCALE)

@@ -111,7 +111,7 @@ def _print_sfm(console: Console, result: RunResult) -> None:
 
 
 def _print_refinement(console: Console, result: RunResult) -> None:
-    refined, name = result.refined, result.config.network
+    refined, name = result.refined, escape(result.network)
     if refined is None:
         console.print(f"[bold yellow]Not refined[/]: {escape(result.advice)}", highlight=False)
     elif refined.rolled_back:

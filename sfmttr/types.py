@@ -30,6 +30,11 @@ class DepthKind(StrEnum):
     AFFINE_DISPARITY = "affine_disparity"
     """Inverse depth up to an unknown scale and shift."""
 
+    @property
+    def as_depth(self) -> DepthKind:
+        """Of the depth that is made of it: what is made of disparity is depth up to scale."""
+        return DepthKind.SCALE_INVARIANT if self is DepthKind.AFFINE_DISPARITY else self
+
 
 @dataclass(frozen=True)
 class Progress:

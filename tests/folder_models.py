@@ -16,6 +16,7 @@ from sfmttr.geometry import resize_numpy
 from sfmttr.ground_truth import BESIDE, match_ground_truth
 from sfmttr.networks.hf import HubNetwork
 from sfmttr.video import load_frames
+from tests.hf_models import MODELS
 
 SIDE = 70
 """What it is made for: pictures of five patches a side."""
@@ -24,28 +25,10 @@ CARD = "---\nlicense: cc0-1.0\n---\nA tiny model for tests."
 
 def write_model(folder: Path, *, seed: int = 0, kind: str = "relative", side: int = SIDE) -> Path:
     """Depth Anything with 32 channels and 4 blocks; `kind`: relative (inverse depth) or metric."""
-    from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, Dinov2Config
+    from transformers import AutoModelForDepthEstimation, DepthAnythingConfig
 
-    backbone = Dinov2Config(
-        image_size=SIDE,
-        patch_size=14,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=32,
-        neck_hidden_sizes=[8, 16, 32, 32],
-        fusion_hidden_size=16,
-        head_hidden_size=8,
-        patch_size=14,
-        depth_estimation_type=kind,
-        max_depth=20 if kind == "metric" else 1,
-    )
+    told = {key: value for key, value in MODELS["depth-anything"].config.items() if key != "model_type"}
+    config = DepthAnythingConfig(**told, depth_estimation_type=kind, max_depth=20 if kind == "metric" else 1)
     torch.manual_seed(seed)
     AutoModelForDepthEstimation.from_config(config).save_pretrained(folder)
     preprocessor = {"size": {"height": side, "width": side}, "ensure_multiple_of": 14, "keep_aspect_ratio": True}

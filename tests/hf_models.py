@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +219,3 @@ def error(network: hf.HubNetwork, clip: RenderedClip) -> float:
     with torch.no_grad():
         said = resize_depth(network(network.prepare(clip.rgb[0])), (depth.shape[-2], depth.shape[-1]))
     return float((said / true - 1).abs().mean())
-
-
-Save = Callable[[str], str]

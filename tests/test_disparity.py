@@ -20,7 +20,7 @@ from sfmttr.compare import Column
 from sfmttr.config import RECIPES, AlignConfig, LossForm, OutputConfig, Preset, RunConfig, TruthConfig, VideoConfig
 from sfmttr.errors import AlignmentError
 from sfmttr.evaluation import evaluate_run
-from sfmttr.inverse_depth import InverseDepth, depth_of
+from sfmttr.inverse_depth import InverseDepth, depth_of, unshifted_depth
 from sfmttr.networks import registry
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.disparity import DisparityNetwork
@@ -52,7 +52,7 @@ def test_the_guard_never_stops_a_gradient() -> None:
 
 def test_inverse_depth_is_guarded_when_nothing_is_near() -> None:
     for disparity in (np.zeros((3, 4), np.float32), np.full((3, 4), -1, np.float32)):
-        depth = InverseDepth.unshifted(disparity).depth(disparity)
+        depth = unshifted_depth(disparity)
         assert depth.dtype == np.float32
         assert np.isfinite(depth).all()
         assert (depth > 0).all()
@@ -133,6 +133,14 @@ def test_a_crowd_at_one_depth_does_not_make_a_line() -> None:
     assert alignment.inverse is not None
     assert alignment.scale == pytest.approx(1 / 5, rel=0.05)
     assert alignment.inverse.shift == pytest.approx(2, abs=0.03)
+
+
+def test_inliers_by_the_printed_test_that_are_nowhere_near_say_so() -> None:
+    # Of inverse depths this small, the printed threshold takes for right what is off by a hundred times as much.
+    z = np.linspace(1e6, 3e6, 200)
+    disparity = 50 / z + np.where(np.arange(200) % 2, 2e-4, -2e-4)
+    with pytest.raises(AlignmentError, match="No sparse point is near what the network sees"):
+        align_disparity(z, disparity, ALIGNS["paper"], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("config", ALIGNS.values(), ids=ALIGNS)

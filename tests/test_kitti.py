@@ -133,6 +133,21 @@ def test_every_objective_has_its_row(folders: KittiFolders, tiny: KittiSfm, tmp_
     assert not table.comparable
 
 
+def test_a_model_of_the_hub_that_gives_disparity(
+    folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, room_model: Path
+) -> None:
+    config = config_of(folders, tmp_path / "out", objectives=("none", "aligned", "sfm"), split=KittiSplit.ALL)
+    table = reproduce.reproduce(replace(config, networks=(str(room_model),)))
+    rows = by_objective(table)
+    assert {row.scaling for row in table.rows} == {"median"}
+    # The scale is the median's, so that what alignment adds is the shift.
+    assert rows["aligned"].metrics.abs_rel != pytest.approx(rows["none"].metrics.abs_rel, rel=1e-3)
+    assert all(0 < row.metrics.abs_rel < 0.3 for row in table.rows)
+    assert not any(row.unrefined for row in table.rows)
+    with pytest.raises(NetworkError, match="neither a model on the Hub nor a folder"):
+        reproduce.reproduce(replace(config, networks=("hf:nobody",)))
+
+
 def test_results_are_on_disk_in_three_forms(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
     table = reproduce.reproduce(config_of(folders, tmp_path / "out", objectives=("none", "sfm")))
     assert (tmp_path / "out/table.txt").read_text() == table.text()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from sfmttr.inverse_depth import InverseDepth, depth_of
 from sfmttr.networks.base import DepthNetwork, in_float32
-from sfmttr.networks.info import NetworkInfo
-from sfmttr.types import HW, DepthKind
+from sfmttr.types import HW
 
 
 class DisparityNetwork(DepthNetwork):
@@ -30,7 +29,7 @@ class DisparityNetwork(DepthNetwork):
     def __init__(self, network: DepthNetwork, inverse: InverseDepth) -> None:
         super().__init__()
         self.network = network
-        self.info = depth_info(network.info)
+        self.info = replace(network.info, kind=network.info.kind.as_depth)
         self.neighbours = network.neighbours
         self.preferred_memory_format = network.preferred_memory_format
         self.trainings = network.trainings
@@ -78,11 +77,6 @@ class DisparityNetwork(DepthNetwork):
 
     def blueprint(self) -> Mapping[str, str]:
         return self.network.blueprint()
-
-
-def depth_info(info: NetworkInfo) -> NetworkInfo:
-    """What users are told of a network of kind `AFFINE_DISPARITY` once a clip made depth of its disparity."""
-    return replace(info, kind=DepthKind.SCALE_INVARIANT)
 
 
 def placeholder(network: DepthNetwork) -> DisparityNetwork:

@@ -97,8 +97,7 @@ class HubNetwork(DepthNetwork):
 
     # Held-out points of all four clips got most from the decoder in equal time, and least from the encoder, by LoRA or
     # not (`benchmarks.transformers`, on a small stand-in for published weights). There 1e-3 was better still in few
-    # steps, and 3e-3 went astray; in the default preset's many steps on drive 0002 a stand-in that had been taught to
-    # see like RT-MonoDepth-S ended at 0.094 with 3e-4 and at 0.102 with 1e-3.
+    # steps, and 3e-3 went astray: with as many steps as the default preset makes, 3e-4 is on the safe side.
     trainings = (
         Training(Trained.DECODER, 3e-4),
         Training(Trained.ALL, 1e-4),
@@ -375,6 +374,24 @@ def _made_for(config: PretrainedConfig) -> int:
 # -------------------------------------------------------------------------------------------- building
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What a model's small files say of it."""
+
+    card: hub.ModelCard
+    config: PretrainedConfig
+    reading: Reading
+    info: NetworkInfo
+
+
+def _tell(name: HubName, on_progress: OnProgress) -> _Told:
+    """Raises `NetworkError` for what is no depth network, `WeightsError` for files that cannot be had."""
+    card = hub.describe(name.source, on_progress)
+    config = _config(card.config, name.shown)
+    kind = name.kind or kind_of(card.config, name.shown)
+    return _Told(card, config, _reading(config, card.preprocessor, name.size, name.shown), _info(name, card, kind))
+
+
 def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[NetworkInfo, int]:
     """What users are told of a model, and its number of parameters, by its small files alone.
 
@@ -382,16 +399,13 @@ def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[
     """
     from transformers import AutoModelForDepthEstimation
 
-    card = hub.describe(name.source, on_progress)
-    config = _config(card.config, name.shown)
-    kind = name.kind or kind_of(card.config, name.shown)
-    _reading(config, card.preprocessor, name.size, name.shown)
+    told = _tell(name, on_progress)
     try:
         with torch.device("meta"):  # nothing is computed or kept
-            model = AutoModelForDepthEstimation.from_config(config)
+            model = AutoModelForDepthEstimation.from_config(told.config)
     except Exception as error:  # whatever a stranger's config makes the library raise
         raise NetworkError(f"no network can be built by the config of {name.shown}: {_first_line(error)}") from error
-    return _info(name, card, kind), sum(value.numel() for value in model.parameters())
+    return told.info, sum(value.numel() for value in model.parameters())
 
 
 def load(name: HubName, on_progress: OnProgress = ignore_progress, known: NetworkInfo | None = None) -> HubNetwork:
@@ -402,18 +416,14 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
     """
     from transformers import AutoModelForDepthEstimation
 
-    card = hub.describe(name.source, on_progress)
-    blueprint = _blueprint(card.config, card.preprocessor, name.size)
-    config = _config(card.config, name.shown)
-    kind = name.kind or kind_of(card.config, name.shown)
-    reading = _reading(config, card.preprocessor, name.size, name.shown)
-    folder = hub.fetch_weights(name.source, card, on_progress)[0].parent
-    info = replace(known, kind=kind, source=_page(name, card)) if known else _info(name, card, kind)
+    told = _tell(name, on_progress)
+    folder = hub.fetch_weights(name.source, told.card, on_progress)[0].parent
+    info = replace(known, kind=told.info.kind, source=told.info.source) if known else told.info
     try:
         with _quiet():
             model, found = AutoModelForDepthEstimation.from_pretrained(
                 folder,
-                config=config,
+                config=told.config,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -422,7 +432,8 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
             )
     except Exception as error:  # whatever a stranger's files make the library raise
         raise WeightsError(f"the weights of {name.shown} do not fit its config: {_first_line(error)}") from error
-    network = _adapter(model)(info, model.eval(), reading, blueprint).eval()
+    blueprint = _blueprint(told.card.config, told.card.preprocessor, name.size)
+    network = _adapter(model)(info, model.eval(), told.reading, blueprint).eval()
     _check_complete(network, found, name.shown)
     return network
 

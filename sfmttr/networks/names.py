@@ -68,6 +68,11 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
     return rest, given
 
 
+def as_file_name(text: str) -> str:
+    """A network's name, whatever it is, as part of a file's name."""
+    return re.sub(r"[^\w.=,@-]+", "-", text).strip("-.")
+
+
 def is_hub_name(text: str) -> bool:
     """Whether a network's name asks for a model of the Hub, or for a folder that is there."""
     return text.startswith(_PREFIX) or Path(_split(text)[0]).expanduser().is_dir()
