@@ -210,7 +210,9 @@ def _asset(name: str, content: bytes) -> dict[str, Any]:
 def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_base: str) -> dict[str, Any]:
     model, held_out = export.model, export.report["held_out"]
     depth = finished.folder / "depth"
-    before = read_aligned(depth, float(finished.report["alignment"]["network_scale"]))
+    shift, scale = (finished.report["alignment"].get(name) for name in ("shift", "network_scale"))
+    # As in the run's own pictures: disparity that is not aligned has depths of its own.
+    before = read_maps(depth / f"{Column.BEFORE}.npz") if shift is None else read_aligned(depth, float(scale))
     maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
     scale = float(model["scale"])
     colours = viz.colour_range(frame for values in maps for frame in values)
