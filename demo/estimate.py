@@ -45,7 +45,7 @@ _SMALL = 1.9e6
 _HUB_PREDICT_S, _HUB_PREDICT_S_A_PARAMETER = 0.6, 0.064e-6
 """A transformer at half a million pixels (measured: 2.2 s with 25 million parameters)."""
 _HUB_STEP = 2.0
-"""Time of a step of the whole network over that of a prediction (measured); of smaller steps more are made."""
+"""Time of a frame in a step of the whole network over that of a prediction (measured); smaller steps are more steps."""
 _GPU = 1 / 20
 """Time on a GPU over that on two CPU cores, cautiously."""
 EXPORT_GUESS_S = 30.0
@@ -71,7 +71,7 @@ class Effort:
 
         def refine_s(config: RefineConfig) -> float:
             checks = (1 + config.validations) * config.validation_frames
-            return (config.steps * _HUB_STEP + checks) * predict_s
+            return (config.steps * config.frames_per_step * _HUB_STEP + checks) * predict_s
 
         return Effort(predict_s, {preset: refine_s(recipe.refine) for preset, recipe in RECIPES.items()})
 

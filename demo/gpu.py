@@ -182,6 +182,7 @@ class ZeroGpuBackend:
     """`Backend` whose work is done by functions that `gpu` wraps (`spaces.GPU`)."""
 
     device = "cuda"
+    is_here = False
 
     def __init__(self, gpu: Callable[..., Any]) -> None:
         self._predict = gpu(duration=predict_duration)(predict_on_gpu)
@@ -199,7 +200,7 @@ class ZeroGpuBackend:
         return np.concatenate(parts)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
-        snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * _size(task.network)
+        snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * task.config.frames_per_step * _size(task.network)
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
         left = round(task.config.steps / task.network.late_cost) if task.config.equal_time else task.config.steps
         while True:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from sfmttr.device import one_cpu_thread
 from sfmttr.networks.base import DepthPredictor
 from sfmttr.types import HW
 
@@ -32,7 +31,7 @@ class Latency:
 def measure(predictors: Mapping[str, DepthPredictor], rgb: np.ndarray) -> Latency:
     """Time `predictors`, which are to be on one thread each already, in turns on the same picture (H, W, 3) uint8."""
     times: dict[str, list[float]] = {name: [] for name in predictors}
-    with _one_torch_thread():
+    with one_cpu_thread():
         for turn in range(WARM_UP + REPEATS):
             for name, predictor in predictors.items():
                 predictor.predict(rgb)  # the one before has filled the caches with its own
@@ -42,16 +41,6 @@ def measure(predictors: Mapping[str, DepthPredictor], rgb: np.ndarray) -> Latenc
                     times[name].append(time.perf_counter() - started)
     medians = {name: 1e3 * float(np.median(values)) for name, values in times.items()}
     return Latency((rgb.shape[0], rgb.shape[1]), medians, processor=_processor())
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _processor() -> str:

@@ -80,6 +80,11 @@ class Backend(Protocol):
         """Name of the device that results are made on; part of what a stage was made from."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is at hand all the time, so that it may be used in another thread while something else is done."""
+        ...
+
     def predict(self, network: DepthNetwork, images: Tensor, stage: str, on_progress: OnProgress) -> np.ndarray:
         """(N, h', w') float32: the network's output for `images` (N, 3, h, w), as `predict_maps`."""
         ...
@@ -91,6 +96,8 @@ class Backend(Protocol):
 
 class LocalBackend:
     """In this process, on the device that is named."""
+
+    is_here = True
 
     def __init__(self, device: str = "auto") -> None:
         self._wanted = device

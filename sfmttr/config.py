@@ -211,7 +211,7 @@ class RefineConfig:
     objective: Objective = Objective.SFM
     photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
-    """Their gradients are added up one by one, so more of them take more time and no more memory."""
+    """A small network computes two frames in hardly more time than one; see also `DepthNetwork.most_at_once`."""
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
     validations: int = 5
@@ -275,6 +275,9 @@ _DEFAULT = Recipe(
     AlignConfig(),
     WeightConfig(),
     RefineConfig(
+        # 240 frames, in less time than 200 of them take one by one, and with less error at validation points.
+        steps=120,
+        frames_per_step=2,
         equal_time=True,
         far_factor=1.5,
         learning_rate=None,
@@ -289,7 +292,7 @@ _DEFAULT = Recipe(
 RECIPES = {
     Preset.PAPER: _PAPER,
     Preset.DEFAULT: _DEFAULT,
-    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=60, far_factor=1.0)),
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=36, far_factor=1.0)),
 }
 
 

@@ -49,3 +49,17 @@ def choose_compute(name: str = "auto") -> Compute:
     if name == "cpu":
         return Compute(torch.device("cpu"), None)
     raise DeviceError(f"There is no device '{name}': choose auto, cpu, cuda, cuda:N or mps.")
+
+
+@contextmanager
+def one_cpu_thread() -> Iterator[None]:
+    """What torch computes on the CPU in here, it computes on one thread.
+
+    Two threads of torch wait for each other by spinning: beside other work they are slower than one, and slow it down.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

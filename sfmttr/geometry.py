@@ -98,7 +98,10 @@ def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarra
     if any((camera.k1, camera.k2, camera.p1, camera.p2)):
         # Fixed-point iteration as in OpenCV's undistortPoints; converges for the distortions of ordinary lenses.
         for _ in range(30):
-            uv += distorted - _distort(camera, uv)
+            step = distorted - _distort(camera, uv)
+            uv += step
+            if np.abs(step).max(initial=0.0) < 1e-12:
+                break
     return np.concatenate([uv, np.ones((len(uv), 1))], axis=1) * np.asarray(depth, np.float64)[:, None]
 
 

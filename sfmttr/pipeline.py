@@ -20,6 +20,7 @@ from torch import Tensor
 from sfmttr import networks, outputs, report, sfm, video
 from sfmttr.align import Alignment, agreement, align, align_disparity, relaxed_inliers
 from sfmttr.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
+from sfmttr.beside import Beside
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
 from sfmttr.errors import AlignmentError, Cancelled, ClipError
@@ -141,6 +142,8 @@ class _Run:
         self._backend = backend
         self._path = folder.path
         self._timings: dict[str, float] = {}
+        self._said_beside: np.ndarray | None = None
+        """What the unrefined network says, where that was computed while structure-from-motion was at work."""
 
     # ------------------------------------------------------------------------------- mechanics
 
@@ -195,7 +198,15 @@ class _Run:
             return self._stage("sfm", key, [], _unreachable, lambda: sfm.load_model(self._frames, folder))
         self._void("sfm")
         started = time.perf_counter()
-        model = sfm.reconstruct(self._frames, config, folder, self._on_progress, cache_folder() / "sfm")
+        with Beside(self._predict_unrefined) as beside:
+
+            def on_progress(progress: Progress) -> None:
+                if sfm.places_cameras(progress) and self._backend.is_here and not self._knows_unrefined:
+                    beside.start()
+                self._on_progress(progress)
+
+            model = sfm.reconstruct(self._frames, config, folder, on_progress, cache_folder() / "sfm")
+            self._said_beside = beside.result(self._on_progress)
         self._timings["sfm"] = time.perf_counter() - started
         if isinstance(model, SparseModel):  # a failure is not kept: it may have been for want of time
             self._folder.record("sfm", key, [folder], self._timings["sfm"])
@@ -235,10 +246,21 @@ class _Run:
         """(N, h, w): what the unrefined network says, depth or disparity."""
 
         def predict() -> np.ndarray:
-            return self._backend.predict(self._network, self._images, "before", self._on_progress)
+            beside = self._said_beside
+            return self._predict_unrefined(self._on_progress) if beside is None else beside
 
-        name = "disparity" if self._gives_disparity else "before"
-        return self._maps_stage(name, self._network_key, predict, self._network.info.kind)
+        return self._maps_stage(self._said_name, self._network_key, predict, self._network.info.kind)
+
+    @property
+    def _said_name(self) -> str:
+        return "disparity" if self._gives_disparity else "before"
+
+    @property
+    def _knows_unrefined(self) -> bool:
+        return self._folder.is_fresh(self._said_name, self._network_key)
+
+    def _predict_unrefined(self, on_progress: OnProgress) -> np.ndarray:
+        return self._backend.predict(self._network, self._images, "before", on_progress)
 
     def _unrefined(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""

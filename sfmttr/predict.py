@@ -29,13 +29,15 @@ def predict_maps(
     """
     network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
     maps = []
-    for i in range(len(images)):
-        on_progress(Progress(stage, i, len(images)))
-        image = network.with_neighbours(images, i).to(compute.device, memory_format=network.preferred_memory_format)
+    for first in range(0, len(images), network.most_at_once):
+        on_progress(Progress(stage, first, len(images)))
+        few = range(first, min(first + network.most_at_once, len(images)))
+        batch = torch.cat([network.with_neighbours(images, i) for i in few])
+        batch = batch.to(compute.device, memory_format=network.preferred_memory_format)
         with compute.autocast():
-            maps.append(network.picture_depth(image)[0, 0].float().cpu().numpy())
+            maps.append(network.picture_depth(batch)[:, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))
-    result = np.stack(maps)
+    result = np.concatenate(maps)
     positive = network.info.kind is DepthKind.AFFINE_DISPARITY or (result > 0).all()
     if not (np.isfinite(result).all() and positive):
         raise NetworkError(f"{network.info.name} gave depth that is not finite and positive; its weights are unusable.")

@@ -12,8 +12,9 @@ is the original weights, and says so.
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -136,10 +137,15 @@ def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.
 
 
 def training_of(config: RefineConfig, network: DepthNetwork) -> Training:
-    """What is trained and how fast: as the settings say, and as the network says where they leave it to it."""
+    """What is trained and how fast: as the settings say, and as the network says where they leave it to it.
+
+    The network's own rates are for steps of one frame. More frames leave less noise in a step, which may then be
+    larger by the square root of their number.
+    """
     trained = config.trained or network.trainings[0].trained
     rates = {training.trained: training.learning_rate for training in reversed(network.trainings)}
-    return Training(trained, config.learning_rate or rates.get(trained, network.trainings[0].learning_rate))
+    rate = rates.get(trained, network.trainings[0].learning_rate) * math.sqrt(config.frames_per_step)
+    return Training(trained, config.learning_rate or rate)
 
 
 def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
@@ -222,8 +228,10 @@ class Refinement:
         started = time.perf_counter() - self._seconds
         for index in range(done + 1, config.steps + 1):
             loss = 0.0
-            for _ in range(config.frames_per_step):
-                share = self._loss(next(frames)) / config.frames_per_step
+            for group in self._together(list(islice(frames, config.frames_per_step))):
+                depths = self._predict([targets.frame for targets in group])
+                each = [self._loss(*pair) for pair in zip(group, depths, strict=True)]
+                share = torch.stack(each).sum() / config.frames_per_step
                 share.backward()
                 loss += float(share.detach())
             optimizer.step()
@@ -269,7 +277,7 @@ class Refinement:
     @torch.no_grad()
     def depth(self, frame: int) -> np.ndarray:
         """(h', w') float32: what the network says of a frame now, for a live picture."""
-        return self._predict(frame)[0].float().cpu().numpy()
+        return self._predict([frame])[0].float().cpu().numpy()
 
     def _let_move(self, names: Collection[str], trained: Trained, seed: int) -> dict[str, nn.Parameter]:
         """The parameters that the optimiser gets, and no others, with gradients: those of these names, or with LoRA
@@ -308,26 +316,37 @@ class Refinement:
             for i in self._rng.permutation(len(self._train)):
                 yield self._train[i]
 
-    def _predict(self, frame: int) -> Tensor:
-        """(1, h', w') depth of one frame."""
+    def _together(self, targets: Sequence[_DeviceTargets]) -> Iterator[Sequence[_DeviceTargets]]:
+        """Groups of frames that go through the network at once: twice as quick as one by one, where it is small."""
+        most = self._network.most_at_once
+        return (targets[i : i + most] for i in range(0, len(targets), most))
+
+    def _predict(self, frames: Sequence[int]) -> Tensor:
+        """(B, h', w') depth of these frames."""
+        hw = (self._images.shape[-2], self._images.shape[-1])
         with self._compute.autocast():
             if not self._early_is_fixed:
-                return self._network.picture_depth(self._input(frame))[0]
-            depth = self._network.depth_from_early(*self._early_features(frame))
-            return self._network.uncrop(depth, (self._images.shape[-2], self._images.shape[-1]))[0]
+                return self._network.picture_depth(self._input(frames))[:, 0]
+            features = self._early_features(frames)
+            return self._network.uncrop(self._network.depth_from_early(*features), hw)[:, 0]
 
-    def _input(self, frame: int) -> Tensor:
-        return self._network.with_neighbours(self._images, frame, self._left_out)
+    def _input(self, frames: Sequence[int]) -> Tensor:
+        return torch.cat([self._network.with_neighbours(self._images, frame, self._left_out) for frame in frames])
 
-    def _early_features(self, frame: int) -> tuple[Tensor, ...]:
-        """What the part that does not move says of a frame: computed when it is first asked for, then kept."""
-        if frame not in self._features:
+    def _early_features(self, frames: Sequence[int]) -> Sequence[Tensor]:
+        """What the part that does not move says of frames: computed when it is first asked for, then kept."""
+        missing = [frame for frame in dict.fromkeys(frames) if frame not in self._features]
+        if missing:
             with torch.no_grad():  # not inference_mode: training differentiates through what comes after
-                self._features[frame] = self._network.early_features(self._network.crop(self._input(frame)))
-        return self._features[frame]
+                parts = self._network.early_features(self._network.crop(self._input(missing)))
+            # Copies, or a frame would keep the memory of all that were computed with it.
+            self._features |= {f: tuple(part[i : i + 1].clone() for part in parts) for i, f in enumerate(missing)}
+        each = [self._features[frame] for frame in frames]
+        return each[0] if len(each) == 1 else [torch.cat(parts) for parts in zip(*each, strict=True)]
 
-    def _loss(self, targets: _DeviceTargets) -> Tensor:
-        config, depth = self._config, self._predict(targets.frame).float()
+    def _loss(self, targets: _DeviceTargets, depth: Tensor) -> Tensor:
+        """Of one frame, whose depth the network says is `depth` (h', w')."""
+        config, depth = self._config, depth.float()[None]
         looks = depth.new_zeros(())
         if self._photometric is not None and targets.frame in self._photometric.frames:
             looks = self._photometric(targets.frame, depth)
@@ -350,11 +369,13 @@ class Refinement:
     def _validation_error(self, network_scale: float) -> float:
         """Weighted mean relative error over all validation points looked at; infinite when not finite."""
         total, weight = 0.0, 0.0
-        for targets in self._validation:
-            depth = network_scale * sample(self._predict(targets.frame).float(), targets.grid)[0]
-            relative = (depth - targets.reference).abs() / targets.reference
-            total += float((targets.weight * relative).sum())
-            weight += float(targets.weight.sum())
+        for group in self._together(self._validation):
+            depths = self._predict([targets.frame for targets in group]).float()
+            for targets, depth in zip(group, depths, strict=True):
+                at_points = network_scale * sample(depth[None], targets.grid)[0]
+                relative = (at_points - targets.reference).abs() / targets.reference
+                total += float((targets.weight * relative).sum())
+                weight += float(targets.weight.sum())
         error = total / weight if weight > 0 else float("inf")
         return error if np.isfinite(error) else float("inf")
 

@@ -20,7 +20,7 @@ from sfmttr._sfm import health, store
 from sfmttr._sfm.binary import check_binary_model
 from sfmttr._sfm.child import run_job
 from sfmttr._sfm.halves import halves_disagreement
-from sfmttr._sfm.job import Facts, Job, RawModel, Recipe
+from sfmttr._sfm.job import MAPPING, Facts, Job, RawModel, Recipe
 from sfmttr._sfm.ladder import Climb, climb, in_sequence, ladder
 from sfmttr._sfm.sparse import Sparse, sparse_from_raw
 from sfmttr._sfm.tries import NO_MODEL, STAGE, Rung, Tries, reporter
@@ -116,6 +116,11 @@ def load_model(frames: FrameSet, folder: Path) -> SparseModel:
     card = store.read_card(folder)
     sparse = _sparse(frames, folder)
     return SparseModel(sparse.views, sparse.points, card.health, card.rung, card.attempts, card.seconds, folder)
+
+
+def places_cameras(progress: Progress) -> bool:
+    """Whether a reconstruction that says this is finding poses and points: most of that is done on one core."""
+    return progress.stage == STAGE and progress.note.startswith(MAPPING)
 
 
 @dataclass(frozen=True)

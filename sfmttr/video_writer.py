@@ -59,7 +59,7 @@ def _need_encoder() -> None:
 
 def _add_stream(container: av.container.OutputContainer, rgb: np.ndarray, fps: float) -> VideoStream:
     """The container's only stream, for pictures of the size of `rgb`."""
-    options = {"crf": "20", "preset": "veryfast"}
+    options = {"crf": "20", "preset": "superfast"}
     stream = container.add_stream(ENCODER, rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.height, stream.width = rgb.shape[0] + rgb.shape[0] % 2, rgb.shape[1] + rgb.shape[1] % 2
     stream.pix_fmt = "yuv420p"

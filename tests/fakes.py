@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from sfmttr import sfm
 from sfmttr._sfm.sparse import largest_angles_deg
+from sfmttr.config import SfmConfig
 from sfmttr.geometry import grid_from_pixels, inverse_rigid, project, sample_numpy, transform, unproject
 from sfmttr.networks import registry
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
@@ -24,11 +25,14 @@ from sfmttr.types import (
     DepthKind,
     FrameSet,
     NoModel,
+    OnProgress,
+    Progress,
     SfmAttempt,
     SfmHealth,
     SparseModel,
     SparsePoints,
     SparseView,
+    ignore_progress,
 )
 from tests.synthetic import RenderedClip
 
@@ -210,6 +214,8 @@ class FakeSfm:
     found: bool = True
     settings: dict[str, float] = field(default_factory=dict)
     """For `sparse_model_from_truth`."""
+    notes: tuple[str, ...] = ()
+    """What it says that it is doing."""
     calls: int = 0
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeSfm:
@@ -217,8 +223,17 @@ class FakeSfm:
         patch.setattr(sfm, "load_model", self.load_model)
         return self
 
-    def reconstruct(self, frames: FrameSet, config, folder: Path, *rest: object) -> SparseModel | NoModel:  # type: ignore[no-untyped-def]
+    def reconstruct(
+        self,
+        frames: FrameSet,
+        config: SfmConfig,
+        folder: Path,
+        on_progress: OnProgress = ignore_progress,
+        cache: Path | None = None,
+    ) -> SparseModel | NoModel:
         self.calls += 1
+        for note in self.notes:
+            on_progress(Progress("sfm", 1, 2, note))
         if not self.found:
             return NoModel((SfmAttempt("default", 0, 0, 0.1),), len(frames), "Walk sideways while filming.", 0.1)
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from sfmttr.errors import Cancelled
 from sfmttr.evaluation import evaluate_run
 from sfmttr.geometry import resize_numpy
 from sfmttr.networks.base import state_dict_cpu
+from sfmttr.predict import predict_maps
 from sfmttr.results import RunResult
 from sfmttr.runs import read_manifest
 from sfmttr.targets import Observations
@@ -292,6 +294,40 @@ def test_a_cancelled_run_goes_on_where_it_was(bench: Bench, stage: str) -> None:
     made = bench.stages_made()
     assert made == set(STAGES[STAGES.index(stage) :])
     assert bench.report()["refinement"]["steps"] == 6
+
+
+def test_the_unrefined_network_is_asked_while_cameras_are_placed(
+    bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def predict(*arguments: Any) -> np.ndarray:
+        asked.append(threading.current_thread().name)
+        return predict_maps(*arguments)
+
+    monkeypatch.setattr("sfmttr.backend.predict_maps", predict)
+    bench.sfm.notes = ("matching, standard", "mapping, standard", "mapping, standard")
+    bench.run()
+    beside, after = asked
+    assert beside != threading.main_thread().name == after
+    before = outputs.read_maps(bench.out / "depth" / "before.npz")
+    np.testing.assert_allclose(before, outputs.read_maps(finished.out / "depth" / "before.npz"), rtol=1e-5)
+    shutil.rmtree(bench.out / "sfm")
+    bench.run()
+    assert asked == [beside, after, after]  # what it says before it is refined is known
+
+
+def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:
+    def cancel(progress: Progress) -> None:
+        if progress.note == "mapping, elsewhere":
+            raise Cancelled("stopped")
+
+    bench.sfm.notes = ("mapping, standard", "mapping, elsewhere")
+    before = threading.active_count()
+    with pytest.raises(Cancelled):
+        bench.run(on_progress=cancel)
+    assert threading.active_count() == before
+    assert bench.stages_made() == set(STAGES[1:])
 
 
 def test_a_failed_run_leaves_an_earlier_one_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

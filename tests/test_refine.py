@@ -25,6 +25,7 @@ from sfmttr.refine import (
     learning_rate_factor,
     point_loss,
     trained_parameters,
+    training_of,
     validation_steps,
 )
 from sfmttr.targets import Observations, Targets, make_targets, observe, sample_at
@@ -140,6 +141,36 @@ def test_keeping_early_features_changes_nothing(case: Case, monkeypatch: pytest.
     monkeypatch.setattr(TinyNetwork, "depth_from_early", lambda self, image: rest(self, *early(self, image)))
     computed = refine(case, config)
     np.testing.assert_allclose(kept.losses, computed.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])
+def test_frames_of_a_step_together_or_one_by_one_are_the_same(
+    case: Case, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(QUICK, steps=6, frames_per_step=3, trained=trained)
+    together = refine(case, config)
+    sizes = set()
+    rest = TinyNetwork.depth_from_early
+
+    def watched(self: TinyNetwork, *features: Tensor) -> Tensor:
+        sizes.add(len(features[0]))
+        return rest(self, *features)
+
+    monkeypatch.setattr(TinyNetwork, "depth_from_early", watched)
+    monkeypatch.setattr(TinyNetwork, "most_at_once", 1)
+    one_by_one = refine(case, config)
+    assert sizes == {1}
+    np.testing.assert_allclose(one_by_one.losses, together.losses, rtol=1e-4)
+    np.testing.assert_allclose(np.array(one_by_one.validation), np.array(together.validation), rtol=1e-4)
+
+
+def test_a_step_of_several_frames_is_larger_by_the_root_of_their_number(case: Case) -> None:
+    own = replace(QUICK, learning_rate=None, frames_per_step=1)
+    (first, *_) = case.network.trainings
+    assert training_of(own, case.network) == first
+    assert training_of(replace(own, frames_per_step=4), case.network).learning_rate == 2 * first.learning_rate
+    asked_for = replace(own, frames_per_step=4, learning_rate=1e-5)
+    assert training_of(asked_for, case.network).learning_rate == 1e-5
 
 
 def test_statistics_of_batch_norm_never_move(case: Case, refined: RefineResult) -> None:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 from PIL import Image
 
-from sfmttr._sfm.job import Facts, Job, RawModel
+from sfmttr._sfm.job import MAPPING, Facts, Job, RawModel
 
 Report = Callable[[str, int, int], None]
 
@@ -54,6 +55,7 @@ def extract(job: Job, report: Report) -> None:
     options.max_image_size = job.recipe.long_side
     options.sift.max_num_features = job.recipe.max_features
     options.sift.first_octave = job.recipe.first_octave
+    options.sift.max_num_orientations = job.recipe.orientations
     # The library has no callbacks for features and matches: the parent counts rows in the database. Not this process:
     # Python's SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
     report("features", 0, len(job.files))
@@ -234,9 +236,9 @@ def _grow(
     def count() -> None:
         nonlocal registered
         registered += 1
-        report("mapping", min(registered, len(names)), len(names))
+        report(MAPPING, min(registered, len(names)), len(names))
 
-    report("mapping", 0, len(names))
+    report(MAPPING, 0, len(names))
     scratch = Path(job.output) / "models"
     scratch.mkdir()
     options = incremental_options(job, names, runtime_s)
@@ -261,7 +263,7 @@ def _grow(
 def map_global(job: Job, report: Report) -> list[pycolmap.Reconstruction]:
     """Models by the global mapper; it has no callbacks and cannot be told to stop, the parent kills us instead."""
     names = list(job.subset or job.files)
-    report("mapping", 0, len(names))
+    report(MAPPING, 0, len(names))
     options = pycolmap.GlobalPipelineOptions()
     options.random_seed = options.mapper.random_seed = job.seed
     options.num_threads = options.mapper.num_threads = job.threads
@@ -284,14 +286,14 @@ def largest(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction:
 def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
     """Adjust the whole model once more with a robust loss, then drop the observations that still do not fit."""
     recipe = job.recipe
-    if recipe.polish_iterations > 0:
-        adjust(model, job)
     if recipe.retriangulate:
         scratch = Path(job.output) / "models"
         scratch.mkdir()
         options = incremental_options(job, [], job.time_limit_s)
-        model = pycolmap.triangulate_points(model, job.database, job.images, scratch, options=options)
+        # It colours points, a second's work that `colour` does, from the images that it finds: in an empty folder none.
+        model = pycolmap.triangulate_points(model, job.database, scratch, scratch, options=options)
         shutil.rmtree(scratch)
+    if recipe.polish_iterations > 0:
         adjust(model, job)
     manager = pycolmap.ObservationManager(model)
     manager.filter_all_points3D(recipe.max_error_px, 1.5)
@@ -299,26 +301,27 @@ def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
     return model
 
 
-def colour(model: pycolmap.Reconstruction, job: Job) -> None:
-    """Give every point the mean colour of the pixels that it was found at."""
+def colour(model: pycolmap.Reconstruction, raw: RawModel, job: Job) -> RawModel:
+    """Give every point of `model` the mean colour of the pixels that it was found at; `raw` (of it) with them."""
 
-    def seen(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) point ids and (M, 3) colours."""
-        found = [(feature.point3D_id, *feature.xy) for feature in image.points2D if feature.has_point3D()]
-        rows = np.array(found, np.float64).reshape(-1, 3)
-        with Image.open(Path(job.images) / image.name) as picture:
+    def seen(image: int) -> np.ndarray:
+        """(M, 3) uint8: the pixels of the image's observations."""
+        with Image.open(Path(job.images) / str(raw.image_name[image])) as picture:
             rgb = np.asarray(picture.convert("RGB"))
-        x, y = rows[:, 1:].astype(np.int64).clip(0, (rgb.shape[1] - 1, rgb.shape[0] - 1)).T
-        return rows[:, 0].astype(np.int64), rgb[y, x]
+        x, y = raw.obs_xy_px[raw.obs_image == image].astype(np.int64).clip(0, (rgb.shape[1] - 1, rgb.shape[0] - 1)).T
+        return rgb[y, x]
 
+    colours = np.empty((len(raw.obs_point), 3))
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoding releases the GIL
-        parts = list(pool.map(seen, (image for image in model.images.values() if image.has_pose)))
-    ids, rows = np.unique(np.concatenate([point_ids for point_ids, _ in parts]), return_inverse=True)
-    colours = np.concatenate([rgb for _, rgb in parts])
-    counts = np.bincount(rows)
-    mean = np.stack([np.bincount(rows, weights=colours[:, c]) / counts for c in range(3)], axis=1)
-    for point_id, value in zip(ids.tolist(), np.rint(mean).astype(np.uint8), strict=True):
+        for image, rgb in enumerate(pool.map(seen, range(len(raw.image_name)))):
+            colours[raw.obs_image == image] = rgb
+    count = len(raw.xyz_in_world)
+    sums = np.stack([np.bincount(raw.obs_point, weights=c, minlength=count) for c in colours.T], axis=1)
+    mean = sums / np.maximum(np.bincount(raw.obs_point, minlength=count), 1)[:, None]
+    rgb = np.rint(mean).astype(np.uint8)
+    for point_id, value in zip(sorted(model.points3D), rgb, strict=True):
         model.points3D[point_id].color = value
+    return replace(raw, rgb=rgb)
 
 
 def adjust(model: pycolmap.Reconstruction, job: Job) -> None:

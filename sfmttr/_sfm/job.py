@@ -16,6 +16,8 @@ import numpy as np
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
+MAPPING = "mapping"
+"""What the child says it is doing when it finds poses and points: most of that on one core."""
 RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
 
 
@@ -34,6 +36,8 @@ class Recipe:
     long_side: int = 800
     max_features: int = 2048
     first_octave: int = -1
+    orientations: int = 1
+    """Most features at one place. The library's 2 give every sixth place a second one, which is seldom matched."""
     overlap: int = 3
     """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
     guided_matching: bool = False
@@ -66,6 +70,11 @@ class Recipe:
     """Observations further off than this are dropped."""
     retriangulate: bool = True
     """Triangulate all points anew with the final poses: up to twice as many, and a better focal length, in a second."""
+
+    @property
+    def features(self) -> str:
+        """A name of the settings that features depend on: recipes of the same name share a database."""
+        return f"{self.long_side}_{self.max_features}_{self.first_octave}_{self.orientations}"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Tries:
             files=frames.files,
             subset=subset,
             # Rungs with the same features share a database.
-            database=str(self._workspace / f"{recipe.long_side}_{recipe.max_features}_{recipe.first_octave}.db"),
+            database=str(self._workspace / f"{recipe.features}.db"),
             camera_model=camera_model,
             camera_params=params,
             camera_fixed=config.intrinsics is not None,

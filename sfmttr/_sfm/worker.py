@@ -50,9 +50,9 @@ def run_rung(job: Job, report: Report) -> None:
         models = colmap.map_incremental(job, left_s, report)
     if models:
         model = colmap.polish(colmap.largest(models), job)
-        colmap.colour(model, job)
+        raw = colmap.colour(model, colmap.raw_model(model), job)
         model.write_binary(output)
-        colmap.raw_model(model).write(output)
+        raw.write(output)
     lap("mapping")
     replace(facts, model_sizes=tuple(model.num_reg_images() for model in models)).write(output)
 

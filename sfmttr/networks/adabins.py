@@ -195,6 +195,7 @@ class AdaBins(DepthNetwork):
     the bottom, unresized. Depth outside of that is continued from its border, and nothing is learnt from points there.
     """
 
+    most_at_once = 1
     mean: Tensor
     deviation: Tensor
 

@@ -52,6 +52,10 @@ class DepthNetwork(nn.Module, ABC):
     """What of it is best trained and how fast, for presets that leave that to the network. Those after the first say
     how fast, should another part be asked for; of parts not among them, as fast as the first."""
 
+    most_at_once: int = 4
+    """Pictures that go through it together. One where what gradients are made of takes gigabytes: those of a training
+    step of several pictures are then computed one after the other."""
+
     learns_inverse: bool = False
     """Losses that compare depths as they are compare inverse depths of it: the network computes those."""
 

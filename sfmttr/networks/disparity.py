@@ -33,6 +33,7 @@ class DisparityNetwork(DepthNetwork):
         self.neighbours = network.neighbours
         self.preferred_memory_format = network.preferred_memory_format
         self.trainings = network.trainings
+        self.most_at_once = network.most_at_once
         self.late_cost = network.late_cost
         self.any_size = network.any_size
         self.register_buffer("shift", torch.tensor(inverse.shift, dtype=torch.float32))

@@ -104,6 +104,7 @@ class HubNetwork(DepthNetwork):
         Training(Trained.ENCODER, 1e-4),
         Training(Trained.LORA, 1e-3),
     )
+    most_at_once = 1
     mean: Tensor
     std: Tensor
 
