@@ -17,6 +17,8 @@ from sfmttr.types import FrameSet, OnProgress, Progress, SfmAttempt
 
 STAGE = "sfm"
 NO_MODEL = "no model found"
+_FEWEST_POINTS = 50
+"""Cameras that are held together by fewer are nowhere: a camera that turns in place can come to that."""
 _GRACE = 0.05
 """The child hands over what it has this share of the time before it is killed (at least `_MIN_GRACE_S`)."""
 _MIN_GRACE_S = 3.0
@@ -60,7 +62,7 @@ class Tries:
         if outcome.timed_out or seconds >= job.time_limit_s:
             self.timed_out, note = True, "out of time"
         raw = RawModel.read(output) if store.has_model(output) else None
-        if raw is None or len(raw.xyz_in_world) == 0:
+        if raw is None or len(raw.xyz_in_world) < _FEWEST_POINTS:
             attempt = SfmAttempt(recipe.name, 0, 0, seconds, note or NO_MODEL)
             return RungResult(attempt, hopeless=outcome.ok and self._hopeless(outcome.facts))
         attempt = SfmAttempt(recipe.name, len(raw.image_name), len(raw.xyz_in_world), seconds, note)
