@@ -34,8 +34,6 @@ def more_in_eight_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in rewriter:
         if node.op_type == "Resize" and _is_quantised(rewriter, node.input[0]):
             _double_by_channel(rewriter, node)
-    for node in rewriter:
-        _one_channel_of_last(rewriter, node)
     return rewriter.model()
 
 
@@ -178,9 +176,16 @@ def _elu_of_tables(
 # --------------------------------------------------------------------------------------------- ends
 
 
+def last_as_product(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with one output channel, in float, of 8-bit numbers at one place as a product with channels last, as they
+    are already in onnxruntime. For a convolution, it would put them in blocks first."""
+    rewriter = Rewriter(model)
+    for node in rewriter:
+        _one_channel_of_last(rewriter, node)
+    return rewriter.model()
+
+
 def _one_channel_of_last(rewriter: Rewriter, node: NodeProto) -> None:
-    """One output channel, in float, of 8-bit numbers at one place: a product with channels last, as they are already in
-    onnxruntime. For a convolution, it would put them in blocks first."""
     weight = plain_conv(rewriter, node)
     before = rewriter.maker(node.input[0]) if node.input else None
     if weight is None or weight.shape[0] != 1 or weight.shape[2:] != (1, 1):

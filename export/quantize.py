@@ -20,7 +20,7 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from export import for_cpu, for_int8
-from export.eight_bits import elu_input_range, elu_output_range, more_in_eight_bits
+from export.eight_bits import elu_input_range, elu_output_range, last_as_product, more_in_eight_bits
 from export.ranges import extremes, measured
 from export.refit import refitted, with_biases
 from export.rewrite import Rewriter
@@ -76,7 +76,9 @@ class Int8Quantizer:
         """Layers that are never quantised."""
         self.layers = tuple(layer for layer in self._nodes if layer not in at_the_ends)
         """Names of those that can be quantised, in the order in which they are computed."""
-        self._convs = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in weighted]
+        flat = {each.name for each in model.graph.initializer if len(each.dims) == 4}
+        convs = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in flat]
+        self._convs = [node.name for node in convs]
         self._model = with_biases(model, self._convs)
         self._ranges = self._calibrate()
 
@@ -101,7 +103,7 @@ class Int8Quantizer:
         chosen = {name for layer in self.layers if layer not in float_layers for name in self._nodes[layer]}
         nodes = [*chosen, *_between(self._model.graph, chosen)]
         model = refitted(self._model, self._convs, lambda model: self._quantise(model, nodes), self._feeds)
-        return self._quantise(model, nodes)
+        return last_as_product(self._quantise(model, nodes))
 
     def _quantise(self, model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
         copy = onnx.ModelProto()

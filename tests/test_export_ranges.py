@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.eight_bits import elu_input_range, elu_output_range, more_in_eight_bits
+from export.eight_bits import elu_input_range, elu_output_range, last_as_product, more_in_eight_bits
 from export.ranges import elu, extremes, least_squares_range, measured
 from export.refit import least_squares, refitted, with_biases
 from export.rewrite import Rewriter
@@ -249,7 +249,7 @@ def test_one_channel_of_8_bit_numbers_is_a_product() -> None:
     head = [rewriter.add_constant("w", weight), rewriter.add_constant("b", np.array([0.5], np.float32))]
     rewriter.exchange([last], [read, helper.make_node("Conv", ["d2", *head], ["y"], name="network.head/Conv")])
     model = rewriter.model()
-    product = more_in_eight_bits(model)
+    product = last_as_product(model)
     assert "Conv" not in kinds(product)
     x = RNG.standard_normal((1, 4, 12, 16)).astype(np.float32)
     np.testing.assert_allclose(run(product, x), run(model, x), rtol=1e-5, atol=1e-5)
