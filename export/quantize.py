@@ -55,6 +55,7 @@ class Int8Quantizer:
     """A network whose ranges were measured once, and that can then be quantised with any of its layers kept in float.
 
     Static quantisation in QDQ form: activations unsigned 8 bit, weights signed 8 bit with a scale for each channel.
+    Graphs are those that `for_cpu` and `for_int8` make, whose nodes keep the names of their layers.
     """
 
     def __init__(self, model: onnx.ModelProto, frames: Sequence[Pictures]) -> None:
@@ -99,7 +100,7 @@ class Int8Quantizer:
         return ranges
 
     def quantised(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with all `layers` in 8 bits but `float_layers`."""
+        """The graph with all `layers` in 8 bits but `float_layers`, and weights that make up for the rounding."""
         chosen = {name for layer in self.layers if layer not in float_layers for name in self._nodes[layer]}
         nodes = [*chosen, *_between(self._model.graph, chosen)]
         model = refitted(self._model, self._convs, lambda model: self._quantise(model, nodes), self._feeds)

@@ -98,6 +98,8 @@ def _samples(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
         for feed in feeds:
             for name, value in zip(some, session.run(list(some), feed), strict=True):
                 flat = value.reshape(-1)
+                if flat.dtype == np.float32:
+                    flat = flat[np.isfinite(flat)]  # masks of attention have -inf
                 if flat.dtype != np.float32 or not flat.size:
                     continue
                 chosen = flat[np.linspace(0, flat.size - 1, min(flat.size, _SAMPLES)).astype(int)]

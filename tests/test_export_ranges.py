@@ -87,6 +87,18 @@ def test_values_are_measured_for_what_reads_them(activation: str) -> None:
     assert extremes(model, "two", given)[0] <= ranges["y"].range_value[0]
 
 
+def test_what_is_not_finite_or_no_float_has_no_part_in_ranges() -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "mask"], ["y"], name="masked"),
+        helper.make_node("Shape", ["x"], ["size"], name="size"),
+    ]
+    model = model_of(nodes, {"mask": np.array([0, -np.inf, 1], np.float32)}, (2, 3))
+    ranges = measured(model, ["y", "size"], [{"x": np.ones((2, 3), np.float32)}])
+    assert set(ranges.keys()) == {"y"}
+    assert ranges["y"].range_value[0] == 0
+    assert ranges["y"].range_value[1] == pytest.approx(2, abs=0.05)
+
+
 # ------------------------------------------------------------------------------------------ refit
 
 
