@@ -1,32 +1,30 @@
 """The same graph in 8-bit integers, whose ranges are measured on frames of the clip, for CPUs.
 
-Pictures in and depth out stay in float, and so does the last layer: 8 bits over the whole range of depth would be
-steps of half a metre. A first layer of few weights does, too: rounding the picture takes longer than the layer.
+Pictures in and depth out stay in float, and so does the last layer, unless its output can be had in more steps than 8
+bits have: over the whole range of depth, those would be steps of half a metre. A first layer of few weights does, too:
+rounding the picture takes longer than the layer.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QDQQuantizer,
-    QuantType,
-    create_calibrator,
-)
+from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from export.for_cpu import quick_on_cpu
+from export import for_cpu, for_int8
+from export.eight_bits import elu_input_range, elu_output_range, last_as_product, more_in_eight_bits
+from export.ranges import extremes, measured
+from export.refit import refitted, with_biases
+from export.rewrite import Rewriter
+from export.session import Feed, ending_at, session_of
 from export.spec import INPUT, OUTPUT
 from export.to_onnx import NETWORK, in_network
 
@@ -38,7 +36,8 @@ _FEW_WEIGHTS = 1000
 _RANKING_FRAMES = 4
 Pictures = Mapping[str, np.ndarray]
 """What goes in for one frame: by the input's name, (H, W, 3) uint8."""
-_ELU_IS_FLAT = -5.0
+_MARGIN = 0.25
+"""Of the last layer's range, added at either end."""
 
 
 @dataclass(frozen=True)
@@ -48,52 +47,68 @@ class LayerError:
     layer: str
     mean_log_error: float
     """mean |log(int8 / fp32)|"""
+    multiplications: int
+    """For one picture."""
 
 
 class Int8Quantizer:
     """A network whose ranges were measured once, and that can then be quantised with any of its layers kept in float.
 
     Static quantisation in QDQ form: activations unsigned 8 bit, weights signed 8 bit with a scale for each channel.
+    Graphs are those that `for_cpu` and `for_int8` make, whose nodes keep the names of their layers.
     """
 
     def __init__(self, model: onnx.ModelProto, frames: Sequence[Pictures]) -> None:
         """Measure the range of every activation of `model` (an image graph) over `frames`."""
-        self._model, self._frames = quick_on_cpu(model), frames
-        graph = self._model.graph
-        sizes = {initializer.name: math.prod(initializer.dims) for initializer in graph.initializer}
-        weighted = {node.name: node for node in graph.node if _has_weights(node, sizes)}
-        small_first = {name for name in _first(graph, weighted) if sizes[weighted[name].input[1]] < _FEW_WEIGHTS}
-        at_the_ends = {_layer(weighted[name]) for name in small_first | _last(graph, weighted)}
+        self._feeds = [_feed(frame) for frame in frames]
+        model = for_cpu.scales_in_weights(model)
+        small_first = {name for name, size in _first(model).items() if size < _FEW_WEIGHTS}
+        model = for_cpu.one_output_channel_apart(for_int8.few_channels_in_squares(model, small_first))
+        weighted = _weighted(model)
+        last = _last(model.graph, weighted)
+        in_squares = [name for name in last if for_int8.is_in_squares(model, name)]
+        for name in in_squares:
+            model = for_int8.in_levels(model, name, *_with_margin(extremes(model, name, self._feeds)))
+        at_the_ends = {_layer(name) for name in small_first | (last - set(in_squares))}
         self._nodes: dict[str, list[str]] = {}
-        for node in weighted.values():
-            self._nodes.setdefault(_layer(node), []).append(node.name)
+        for name in weighted:
+            self._nodes.setdefault(_layer(name), []).append(name)
         self.always_float = tuple(layer for layer in self._nodes if layer in at_the_ends)
         """Layers that are never quantised."""
         self.layers = tuple(layer for layer in self._nodes if layer not in at_the_ends)
         """Names of those that can be quantised, in the order in which they are computed."""
+        flat = {each.name for each in model.graph.initializer if len(each.dims) == 4}
+        convs = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in flat]
+        self._convs = [node.name for node in convs]
+        self._model = with_biases(model, self._convs)
         self._ranges = self._calibrate()
 
     def _calibrate(self) -> TensorsData:
-        with tempfile.TemporaryDirectory(prefix="sfmttr-int8-") as folder:
-            path = Path(folder) / "model.onnx"
-            onnx.save(self._model, path)
-            calibrator = create_calibrator(
-                path,
-                list(_WEIGHTED | _BETWEEN),
-                augmented_model_path=str(Path(folder) / "augmented.onnx"),
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-            calibrator.collect_data(_Frames(self._frames))
-            return _without_saturated(calibrator.compute_data(), self._model.graph)
+        rewriter = Rewriter(self._model)
+        nodes = [node for node in rewriter if node.op_type in _WEIGHTED | _BETWEEN and in_network(node)]
+        values = dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name)
+        names = [name for name in values if name not in rewriter.constants]
+        ranges = measured(self._model, names, self._feeds)
+        for name, data in ranges.items():
+            low, high = data.range_value
+            maker = rewriter.maker(name)
+            if maker is not None and maker.op_type == "Elu":
+                low, high = elu_output_range(high)
+            elif {node.op_type for node in rewriter.readers(name)} == {"Elu"}:
+                low, high = elu_input_range(low, high)
+            ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
+        return ranges
 
     def quantised(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with all `layers` in 8 bits but `float_layers`."""
+        """The graph with all `layers` in 8 bits but `float_layers`, and weights that make up for the rounding."""
         chosen = {name for layer in self.layers if layer not in float_layers for name in self._nodes[layer]}
-        return self._quantise([*chosen, *_between(self._model.graph, chosen)])
+        nodes = [*chosen, *_between(self._model.graph, chosen)]
+        model = refitted(self._model, self._convs, lambda model: self._quantise(model, nodes), self._feeds)
+        return last_as_product(self._quantise(model, nodes))
 
-    def _quantise(self, nodes: list[str]) -> onnx.ModelProto:
+    def _quantise(self, model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
         copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
+        copy.CopyFrom(model)
         quantizer = QDQQuantizer(
             copy,
             per_channel=True,
@@ -109,59 +124,73 @@ class Int8Quantizer:
         with _quiet():
             quantizer.quantize_model()
         quantizer.model.topological_sort()
-        return _with_short_names(quantizer.model.model)
+        return _with_short_names(more_in_eight_bits(quantizer.model.model))
 
     def layer_errors(self) -> tuple[LayerError, ...]:
-        """Every layer with what it alone does to the depth of a few of the frames, the worst first."""
-        frames = self._frames[:: max(1, len(self._frames) // _RANKING_FRAMES)]
+        """Every layer with what it alone does to the depth of a few of the frames, and what it computes; first those
+        that do most for what they compute: keeping them in float costs least time."""
+        feeds = self._feeds[:: max(1, len(self._feeds) // _RANKING_FRAMES)]
         session = session_of(self._model)
-        exact = [np.log(_run(session, frame)) for frame in frames]
+        exact = [np.log(_run(session, feed)) for feed in feeds]
+        work = _multiplications(self._model, [name for names in self._nodes.values() for name in names], feeds[0])
         errors = []
         for layer in self.layers:
-            session = session_of(self._quantise(self._nodes[layer]))
-            each = [np.abs(np.log(_run(session, f)) - e).mean() for f, e in zip(frames, exact, strict=True)]
-            errors.append(LayerError(layer, float(np.mean(each))))
-        return tuple(sorted(errors, key=lambda error: -error.mean_log_error))
+            nodes = self._nodes[layer]
+            session = session_of(self._quantise(self._model, [*nodes, *_ended(self._model.graph, nodes)]))
+            each = [np.abs(np.log(_run(session, f)) - e).mean() for f, e in zip(feeds, exact, strict=True)]
+            errors.append(LayerError(layer, float(np.mean(each)), sum(work[name] for name in nodes)))
+        return tuple(sorted(errors, key=lambda error: -error.mean_log_error / error.multiplications))
 
 
-class _Frames(CalibrationDataReader):
-    def __init__(self, frames: Sequence[Pictures]) -> None:
-        self._left = iter(frames)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        frame = next(self._left, None)
-        return None if frame is None else _feed(frame)
+def _multiplications(model: onnx.ModelProto, nodes: Sequence[str], feed: Feed) -> dict[str, int]:
+    """How many each of these nodes with weights takes for one picture."""
+    sizes = {initializer.name: math.prod(initializer.dims) for initializer in model.graph.initializer}
+    chosen = [node for node in model.graph.node if node.name in nodes]
+    names = [node.output[0] for node in chosen]
+    outputs = session_of(ending_at(model, names)).run(names, dict(feed))
+    channels = [out.shape[1 if "Conv" in node.op_type else -1] for node, out in zip(chosen, outputs, strict=True)]
+    return {
+        node.name: out.size * sizes[node.input[1]] // count
+        for node, out, count in zip(chosen, outputs, channels, strict=True)
+    }
 
 
 def _feed(frame: Pictures) -> dict[str, np.ndarray]:
     return {name: picture[None] for name, picture in frame.items()}
 
 
-def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def _run(session: onnxruntime.InferenceSession, feed: Feed) -> np.ndarray:
+    return session.run(None, dict(feed))[0]
 
 
-def _run(session: onnxruntime.InferenceSession, frame: Pictures) -> np.ndarray:
-    return session.run(None, _feed(frame))[0]
-
-
-def _layer(node: onnx.NodeProto) -> str:
+def _layer(node: str) -> str:
     """`network.encoder.conv1/Conv` -> `encoder.conv1`: the module's name within the network."""
-    return node.name.split("/")[0].removeprefix(f"{NETWORK}.")
+    return node.split("/")[0].removeprefix(f"{NETWORK}.")
 
 
-def _has_weights(node: onnx.NodeProto, weights: Collection[str]) -> bool:
-    return node.op_type in _WEIGHTED and len(node.input) > 1 and node.input[1] in weights
+def _weighted(model: onnx.ModelProto) -> dict[str, int]:
+    """Names of the nodes with weights, in order, and how many weights each has."""
+    sizes = {initializer.name: math.prod(initializer.dims) for initializer in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in _WEIGHTED and len(node.input) > 1]
+    return {node.name: sizes[node.input[1]] for node in nodes if node.input[1] in sizes}
 
 
-def _first(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
-    """Names of the nodes with weights that the picture reaches without passing another."""
-    return _nearest(INPUT, ((node.name, node.input, node.output) for node in graph.node), weighted)
+def _first(model: onnx.ModelProto) -> dict[str, int]:
+    """The nodes with weights that the picture reaches without passing another, and how many weights each has."""
+    weighted = _weighted(model)
+    found = _nearest(INPUT, ((node.name, node.input, node.output) for node in model.graph.node), weighted)
+    return {name: weighted[name] for name in found}
 
 
 def _last(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
     """Names of the nodes with weights that reach the depth without passing another."""
     return _nearest(OUTPUT, ((node.name, node.output, node.input) for node in reversed(graph.node)), weighted)
+
+
+def _with_margin(ends: tuple[float, float]) -> tuple[float, float]:
+    """A range that other frames keep to, too."""
+    low, high = ends
+    return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
 def _nearest(
@@ -193,22 +222,16 @@ def _between(graph: onnx.GraphProto, layers: Collection[str]) -> list[str]:
             chosen.append(node.name)
         if between or node.name in layers:
             wanted.update(node.input)
-    return chosen
+    return list(dict.fromkeys([*chosen, *_ended(graph, layers)]))
 
 
-def _without_saturated(ranges: TensorsData, graph: onnx.GraphProto) -> TensorsData:
-    """`ranges` that end where an ELU, which alone reads them, is flat: no steps are spent on what it makes -1 of."""
-    readers: dict[str, set[str]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
-    kept = {}
-    for name, data in ranges.items():
-        lowest, highest = data.range_value
-        if readers.get(name) == {"Elu"}:
-            lowest = np.maximum(lowest, np.float32(_ELU_IS_FLAT))
-        kept[name] = TensorData(lowest=lowest, highest=highest)
-    return TensorsData(CalibrationMethod.MinMax, kept)
+def _ended(graph: onnx.GraphProto, layers: Collection[str]) -> list[str]:
+    """Names of the nodes that end the range of what `layers` give: as that is rounded, it ends there anyway."""
+    given = {name for node in graph.node if node.name in layers for name in node.output}
+    reads = [name for node in graph.node for name in node.input]
+    relus = {node.name for node in graph.node if node.op_type == "Relu" and reads.count(node.input[0]) == 1}
+    clips = {for_int8.clip_of(layer) for layer in layers}
+    return [node.name for node in graph.node if node.name in relus | clips and node.input[0] in given]
 
 
 def _with_short_names(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -54,7 +54,7 @@ class _DepthOut(nn.Module):
         self.scale = scale
 
     def forward(self, depth: Tensor, image: Tensor) -> Tensor:
-        resized = resize_depth(depth, image.shape[1:3])[:, 0]  # type: ignore[arg-type]  # sizes are symbols here
+        resized = resize_depth(depth, image.shape[1:3]).squeeze(1)  # type: ignore[arg-type]  # sizes are symbols here
         return resized if self.scale == 1.0 else resized * self.scale
 
 

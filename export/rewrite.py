@@ -1,0 +1,116 @@
+"""A graph in the middle of being rewritten: its nodes in order, its constants, who makes a value and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+
+class Rewriter:
+    """A copy of a model, whose nodes can be exchanged for others. Constants that nothing reads any more are dropped."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        self.constants = {each.name: each for each in self._model.graph.initializer}
+        self._nodes = list(self._model.graph.node)
+        self._ends = {value.name for value in self._model.graph.output}
+        self._names = {name for node in self._nodes for name in (node.name, *node.input, *node.output)}
+        self._names |= set(self.constants)
+        self._index()
+
+    def _index(self) -> None:
+        self._makers = {name: node for node in self._nodes for name in node.output}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in self._nodes:
+            for name in filter(None, node.input):
+                self._readers.setdefault(name, []).append(node)
+
+    def __iter__(self) -> Iterator[NodeProto]:
+        """The nodes as they are now; they may be exchanged meanwhile."""
+        return iter(tuple(self._nodes))
+
+    def maker(self, name: str) -> NodeProto | None:
+        """The node whose output is called `name`; None for what goes in, and for constants."""
+        return self._makers.get(name)
+
+    def readers(self, name: str) -> list[NodeProto]:
+        """The nodes that take `name`, once for every time that they do."""
+        return self._readers.get(name, [])
+
+    def only_reader(self, node: NodeProto) -> NodeProto | None:
+        """The one node that reads what `node` gives; None where there are others, or it comes out of the graph."""
+        (output, *more) = node.output
+        readers = self.readers(output)
+        return readers[0] if len(readers) == 1 and not more and output not in self._ends else None
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of a constant of that name; None for anything else."""
+        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
+
+    def add_constant(self, name: str, value: np.ndarray | np.generic) -> str:
+        """A new constant, whose name is `name` or like it."""
+        name = self.unused(name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        return name
+
+    def unused(self, name: str) -> str:
+        """`name`, or that with a number where it is taken; taken from now on."""
+        free, number = name, 1
+        while free in self._names:
+            number += 1
+            free = f"{name}_{number}"
+        self._names.add(free)
+        return free
+
+    def exchange(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
+        """Put nodes `new` where the last of `old` was. Values that `old` made and others read have to be among theirs.
+
+        Raises `ValueError` when they are not.
+        """
+        gone = {id(node) for node in old}
+        new = tuple(new)
+        last = max(i for i, node in enumerate(self._nodes) if id(node) in gone)
+        before = [node for node in self._nodes[: last + 1] if id(node) not in gone]
+        self._nodes = [*before, *new, *self._nodes[last + 1 :]]
+        self._index()
+        known = {*self._makers, *self.constants, *(value.name for value in self._model.graph.input)}
+        missing = (set(self._readers) | self._ends) - known
+        if missing:
+            raise ValueError(f"nothing gives {', '.join(sorted(missing))} any more")
+
+    def model(self) -> onnx.ModelProto:
+        """What became of it."""
+        graph = self._model.graph
+        nodes = [NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        kept = [each for name, each in self.constants.items() if name in self._readers]
+        kept = [onnx.TensorProto.FromString(each.SerializeToString()) for each in kept]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        return self._model
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """By name; texts are bytes."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def plain_conv(rewriter: Rewriter, node: NodeProto | None) -> np.ndarray | None:
+    """Weights (O, I, h, w) of a convolution of pictures without groups or dilation; None for any other node."""
+    if node is None or node.op_type != "Conv":
+        return None
+    weight, given = rewriter.constant(node.input[1]), attributes(node)
+    if (
+        weight is None
+        or weight.ndim != 4
+        or given.get("group", 1) != 1
+        or given.get("auto_pad", b"NOTSET") != b"NOTSET"
+    ):
+        return None
+    return weight if set(given.get("dilations", [1])) == {1} else None
