@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from sfmttr.config import FuseConfig
+from sfmttr.device import one_cpu_thread
 from sfmttr.geometry import resize_numpy, sample_numpy
 from sfmttr.targets import Observations, sample_at
 from sfmttr.threads import in_order
@@ -74,17 +76,18 @@ class _Guide:
         ).clip(0, np.array(self.shape)[:, None] - 1)
         low = np.minimum(position.astype(np.int64), np.array(self.shape)[:, None] - 2)
         part = position - low
-        cells = np.zeros((len(values), depths * rows * columns))
-        for corner in np.ndindex(2, 2, 2):
-            offset = np.array(corner)[:, None]
-            share = np.prod(np.where(offset, part, 1 - part), axis=0)
-            index = np.ravel_multi_index(tuple(low + offset), self.shape)
-            for row, value in zip(cells, values, strict=True):
-                row += np.bincount(index, weights=share * value, minlength=len(row))
-        return cells.reshape(-1, *self.shape)
+        corners = np.array(list(np.ndindex(2, 2, 2)))[:, :, None]  # (8, 3, 1)
+        share = np.prod(np.where(corners, part, 1 - part), axis=1)
+        index = np.ravel_multi_index(tuple(np.moveaxis(low + corners, 1, 0)), self.shape).ravel()
+        cells = [np.bincount(index, (share * value).ravel(), depths * rows * columns) for value in values]
+        return np.stack(cells).astype(np.float32).reshape(-1, *self.shape)
 
     def blur(self, cells: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(cells, self.sigma_cells, mode="constant", truncate=3.0)
+        """Of cells (K, ...) each by itself; as products with matrices, which takes a third of a filter's time."""
+        along_depth, along_rows, along_columns = map(_blurring, self.shape, self.sigma_cells)
+        flat = torch.from_numpy(cells) @ along_columns
+        flat = (along_rows.T @ flat).flatten(2)
+        return (along_depth.T @ flat).reshape(cells.shape).numpy()
 
     def slice(self, cells: np.ndarray) -> np.ndarray:
         """(h, w) float32: cells read at every pixel and its own depth, trilinearly."""
@@ -98,6 +101,13 @@ class _Guide:
         return functional.grid_sample(volume, where, padding_mode="border", align_corners=True)[0, 0, 0].numpy()
 
 
+@lru_cache(maxsize=64)
+def _blurring(count: int, sigma: float) -> torch.Tensor:
+    """(count, count) float32: what rows of that many cells are multiplied by to blur them; outside them is nothing."""
+    each = ndimage.gaussian_filter1d(np.eye(count), sigma, mode="constant", truncate=3.0)
+    return torch.from_numpy(each.astype(np.float32))
+
+
 def log_correction(
     log_depth: np.ndarray, grid: np.ndarray, residual: np.ndarray, weight: np.ndarray, config: FuseConfig
 ) -> np.ndarray:
@@ -109,7 +119,7 @@ def log_correction(
     for share in config.sigmas:
         guide = _Guide.of(log_depth, share * log_depth.shape[1], config.sigma_log)
         left = residual - sample_numpy(correction, grid)
-        mass, moment = map(guide.blur, guide.splat(grid, np.stack([weight, weight * left])))
+        mass, moment = guide.blur(guide.splat(grid, np.stack([weight, weight * left])))
         # The mass of one point of full weight at its own place.
         peak = 1.0 / ((2 * np.pi) ** 1.5 * np.prod(guide.sigma_cells))
         correction += guide.slice(moment / (mass + config.prior * peak))
@@ -158,7 +168,7 @@ def fuse_clip(
         return fuse(maps[frame], observations.grid[rows], reference[rows], weight[rows], hw, config)
 
     result = np.empty((len(maps), *hw), np.float32)
-    with in_order(fused, len(maps)) as frames:
+    with one_cpu_thread(), in_order(fused, len(maps)) as frames:
         for frame, depth in enumerate(frames):
             result[frame] = depth
             tell(frame + 1)
