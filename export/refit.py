@@ -22,8 +22,9 @@ from export.session import Feed, ending_at, session_of
 
 _PASSES = 32
 """Layers of larger networks are fitted several at a time."""
-_PLACES = 2048
-"""Of a layer's output, from each frame."""
+_FRAMES = 8
+_PLACES = 4096
+"""Of a layer's output, from each of so many frames."""
 _MOST_INPUTS = 2048
 """Of one output channel. A layer with more, or with few places for what it has, gets another bias alone."""
 _PLACES_FOR_AN_INPUT = 4
@@ -68,6 +69,7 @@ def refitted(
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    feeds = feeds[:: math.ceil(len(feeds) / _FRAMES)]
     places = np.random.default_rng(0)
     at_a_time = max(1, math.ceil(len(convs) / _PASSES))
     for start in range(0, len(convs), at_a_time):

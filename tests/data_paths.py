@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
+_WEIGHTS = Path(os.environ.get("SFMTTR_WEIGHTS", _SHARED / "weights"))  # read once: tests set it to folders of their own
 
 
 def data_root() -> Path:
@@ -15,7 +16,7 @@ def data_root() -> Path:
 
 
 def weights_root() -> Path:
-    return Path(os.environ.get("SFMTTR_WEIGHTS", _SHARED / "weights"))
+    return _WEIGHTS
 
 
 def parity_root() -> Path:
