@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
-_WEIGHTS = Path(os.environ.get("SFMTTR_WEIGHTS", _SHARED / "weights"))  # read once: tests set it to folders of their own
+# Read once: tests set the variable to folders of their own.
+_WEIGHTS = Path(os.environ.get("SFMTTR_WEIGHTS", _SHARED / "weights"))
 
 
 def data_root() -> Path:
