@@ -18,6 +18,7 @@ from export.rewrite import Rewriter, attributes, plain_conv
 _LEAST_END = 3.0
 """Of the range of an ELU's input, see `_elu_of_tables`."""
 _FAR = 4.0
+"""The shift b of `_elu_of_tables`, where zero points leave room for it; `_LEAST_END` at the least."""
 _MOVES = frozenset({"Pad", "Resize", "Reshape"})
 _TWICE = [1.0, 1.0, 2.0, 2.0]
 

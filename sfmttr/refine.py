@@ -317,7 +317,7 @@ class Refinement:
                 yield self._train[i]
 
     def _together(self, targets: Sequence[_DeviceTargets]) -> Iterator[Sequence[_DeviceTargets]]:
-        """Groups of frames that go through the network at once: twice as quick as one by one, where it is small."""
+        """Groups of frames that go through the network at once, which is quicker than one by one where it is small."""
         most = self._network.most_at_once
         return (targets[i : i + most] for i in range(0, len(targets), most))
 

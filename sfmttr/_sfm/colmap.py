@@ -284,7 +284,7 @@ def largest(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction:
 
 
 def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
-    """Adjust the whole model once more with a robust loss, then drop the observations that still do not fit."""
+    """Triangulate anew, adjust the whole model with a robust loss, and drop the observations that still do not fit."""
     recipe = job.recipe
     if recipe.retriangulate:
         scratch = Path(job.output) / "models"
