@@ -37,8 +37,8 @@ class Recipe:
     max_features: int = 2048
     first_octave: int = -1
     orientations: int = 1
-    """Most features at one place. The library's 2 give a sixth more features and points, for a fifth more time, and depth
-    is hardly better for them."""
+    """Most features at one place. The library's 2 give a sixth more features and points, for a fifth more time, and
+    depth is hardly better for them."""
     overlap: int = 3
     """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
     guided_matching: bool = False
