@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from demo.results import RunView
 
 _log = logging.getLogger(__name__)
+_LOOKS_AT_ONCE = 8
+"""Clips that are looked at side by side, for all visitors: each is decoded in part."""
+_LOOKS_KEPT = 32
+"""Each holds a few small frames."""
 _GLB = {"before": "cloud_before.glb", "after": "cloud_after.glb"}
 
 
@@ -40,8 +46,6 @@ class Chosen:
     """The clip that a visitor has chosen."""
 
     clip: Path
-    video: VideoConfig
-    look: Look
     example: str | None = None
 
 
@@ -126,6 +130,8 @@ class Callbacks:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.config = service.config
+        self._looking = threading.BoundedSemaphore(_LOOKS_AT_ONCE)
+        self._seen = lru_cache(maxsize=_LOOKS_KEPT)(look_at)
 
     def asked(self, values: Sequence[Any], request: gr.Request | None) -> RunConfig:
         """The run that the form asks for. Raises `SfmttrError` for what makes no sense, or is not for this visitor."""
@@ -162,8 +168,7 @@ class Callbacks:
         session = self.service.store.new()
         try:
             clip = keep_upload(files, session.folder, self.config.max_upload_bytes, self.config.max_files)
-            parsed = Wishes.of(wishes)
-            chosen = self._look(clip, parsed)
+            preview = self._preview(clip, Wishes.of(wishes))
         except SfmttrError as error:
             self.service.store.delete(session)
             return None, render.notice(str(error)), gr.Button(interactive=False)
@@ -171,26 +176,23 @@ class Callbacks:
             _log.exception("an upload could not be looked at")
             self.service.store.delete(session)
             return None, render.notice(OUR_FAULT), gr.Button(interactive=False)
-        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True)
+        return Chosen(clip), preview, gr.Button(interactive=True)
 
     def settings(self, chosen: Chosen | None, *wishes: Any) -> tuple[Any, ...]:
-        """The form changed: (chosen, preview, run button)."""
+        """The form or the clip changed: (preview, run button)."""
         if chosen is None:
-            return None, gr.skip(), gr.Button(interactive=False)
+            return gr.skip(), gr.Button(interactive=False)
         try:
             parsed = Wishes.of(wishes)
             _refuse_files(parsed.intrinsics)
-            if chosen.video != parsed.video(self.config):
-                chosen = self._look(chosen.clip, parsed, chosen.example)
+            return self._preview(chosen.clip, parsed), gr.Button(interactive=True)
         except SfmttrError as error:
-            return chosen, render.notice(str(error)), gr.Button(interactive=False)
-        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True)
+            return render.notice(str(error)), gr.Button(interactive=False)
 
     def example(self, name: str, *wishes: Any) -> tuple[Any, ...]:
         """A picture of the gallery was pressed: (chosen, preview, run button, upload cleared, key, live)."""
         example = self.service.examples.by_name(name)
-        parsed = Wishes.of(wishes)
-        chosen = self._look(example.clip, parsed, name)
+        preview = self._preview(example.clip, Wishes.of(wishes))
         ready = self.service.examples.ready(example)
         key = self.service.examples.session(example).id if ready else None
         words = (
@@ -200,24 +202,27 @@ class Callbacks:
                 "The finished result of this example is still being made; press Refine to watch it live.", "note"
             )
         )
-        return chosen, self._preview(chosen, parsed), gr.Button(interactive=True), None, key, words
+        return Chosen(example.clip, name), preview, gr.Button(interactive=True), None, key, words
 
-    def _look(self, clip: Path, wishes: Wishes, example: str | None = None) -> Chosen:
-        video = wishes.video(self.config)
-        return Chosen(clip, video, look_at(clip, video), example)
+    def _look(self, clip: Path, wishes: Wishes) -> Look:
+        """What the clip holds; each is looked at once with the same wishes. Raises `SfmttrError`."""
+        with self._looking:
+            return self._seen(clip, wishes.video(self.config))
 
-    def _preview(self, chosen: Chosen, wishes: Wishes) -> str:
-        stages = self._stages_s(chosen, wishes)
+    def _preview(self, clip: Path, wishes: Wishes) -> str:
+        """The clip in a few facts. Raises `SfmttrError`."""
+        look = self._look(clip, wishes)
+        stages = self._stages_s(look, wishes)
         seconds = None if stages is None else total_s(stages)
         waiting = self.service.line.waiting + (0 if self.service.line.idle else 1)
-        return render.preview(chosen.look, seconds, waiting, list(warnings(chosen.look, self.config)))
+        return render.preview(look, seconds, waiting, list(warnings(look, self.config)))
 
-    def _stages_s(self, chosen: Chosen, wishes: Wishes) -> dict[str, float] | None:
+    def _stages_s(self, look: Look, wishes: Wishes) -> dict[str, float] | None:
         try:
             name = self.service.choices.asked(wishes.network, wishes.other, folders=False)
         except SfmttrError:  # a folder, perhaps: what was found out of it before is known by its name alone
             name = (wishes.other if wishes.network == OTHER else wishes.network).strip()
-        return self.service.stages_s(chosen.look.frames, name, wishes.preset)
+        return self.service.stages_s(look.frames, name, wishes.preset)
 
     # ------------------------------------------------------------------------------------- refining
 
@@ -229,13 +234,14 @@ class Callbacks:
             if chosen is None:
                 raise ClipError("Choose a clip or an example first.")
             config = self.asked(wishes, request)
+            frames = self._look(chosen.clip, Wishes.of(wishes)).frames
             job = self.service.start_run(chosen.clip, config, visitor(request))
         except SfmttrError as error:
             yield (render.notice(str(error)), *idle, None, None, hidden)
             return
         try:
             busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
-            watch = Watch(lambda: self.service.stages_s(chosen.look.frames, config.network, str(config.preset)))
+            watch = Watch(lambda: self.service.stages_s(frames, config.network, str(config.preset)))
             yield (render.live(watch.live), *busy, job.id, None, hidden)
             while job.ended is None:
                 if watch.hear(job, self.config.poll_s):

@@ -36,6 +36,9 @@ SHOWN = (
 """Components that show a finished run."""
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For the page's own events: the API has endpoints of its own."""
+_AT_ONCE: dict[str, Any] = {**_QUIET, "queue": False}
+"""For those that take a moment, answered in the request itself. gradio brings what is queued over a stream that it
+closes when nothing is pending, and an event that comes just then is never answered (seen with gradio 6.31)."""
 
 
 @dataclass(frozen=True)
@@ -245,32 +248,45 @@ def _wire(
 
     def show_after(event: Any) -> Any:
         """The Model3D viewer stays blank as output of a generator: what shows results is an event of its own."""
-        shown_event = event.then(show, [key], shown, **_QUIET)
-        return shown_event.then(None, None, None, js=_ADDRESS, **_QUIET)
+        shown_event = event.then(show, [key], shown, **_AT_ONCE)
+        return shown_event.then(None, None, None, js=_ADDRESS, **_AT_ONCE)
 
-    c["upload"].upload(calls.upload, [c["upload"], *wishes], preview, **_QUIET)
-    c["upload"].clear(lambda: (None, "", gr.Button(interactive=False)), None, preview, **_QUIET)
-    named = [c["network"], c["other"]]
-    for event in (c["network"].input, c["other"].submit, c["other"].blur):
-        told = event(
-            calls.about, named, [c["other"], c["about"]], trigger_mode="always_last", concurrency_limit=4, **_QUIET
-        )
-        told.then(calls.settings, [chosen, *wishes], preview, **_QUIET)
-    for name, event in (
-        ("preset", "change"),
-        ("max_frames", "release"),
-        *((name, "blur") for name in ("start", "end", "intrinsics")),
-    ):
-        getattr(c[name], event)(calls.settings, [chosen, *wishes], preview, **_QUIET)
+    c["upload"].upload(calls.upload, [c["upload"], *wishes], preview, **_AT_ONCE)
+    c["upload"].clear(lambda: (None, "", gr.Button(interactive=False)), None, preview, **_AT_ONCE)
+    gr.on(
+        [c["network"].input, c["other"].submit, c["other"].blur],
+        calls.about,
+        [c["network"], c["other"]],
+        [c["other"], c["about"]],
+        trigger_mode="always_last",
+        concurrency_limit=4,
+        **_QUIET,
+    )
+    # One event for all that shows in the preview, so that what is there in the end is of the last change.
+    gr.on(
+        [
+            chosen.change,
+            c["about"].change,
+            c["preset"].change,
+            c["max_frames"].release,
+            *(c[name].blur for name in ("start", "end", "intrinsics")),
+        ],
+        calls.settings,
+        [chosen, *wishes],
+        [c["preview"], c["go"]],
+        trigger_mode="always_last",
+        **_AT_ONCE,
+    )
     for example, button in c["examples"]:
-        pressed = button.click(_example_call(calls, example), wishes, [*preview, c["upload"], key, c["live"]], **_QUIET)
+        pressed_outputs = [*preview, c["upload"], key, c["live"]]
+        pressed = button.click(_example_call(calls, example), wishes, pressed_outputs, **_AT_ONCE)
         show_after(pressed)
 
     run_outputs = [c["live"], c["go"], c["stop"], job, key, c["results"]]
     run = _with_request(calls.run)
     show_after(c["go"].click(run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
-    c["stop"].click(calls.stop, [job], [c["stop"]], queue=False, **_QUIET)
-    forced = c["force"].click(lambda: True, None, [c["force_box"]], **_QUIET)
+    c["stop"].click(calls.stop, [job], [c["stop"]], **_AT_ONCE)
+    forced = c["force"].click(lambda: True, None, [c["force_box"]], **_AT_ONCE)
     show_after(forced.then(run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
 
     exports = [c["export_live"], c["make_kit"], c["stop_kit"], job]
@@ -285,9 +301,9 @@ def _wire(
         functools.partial(_named, calls.kit_made, c),
         [key],
         [each for each in shown if each is not c["export_live"]],
-        **_QUIET,
+        **_AT_ONCE,
     )
-    c["stop_kit"].click(calls.stop, [job], [c["stop_kit"]], queue=False, **_QUIET)
+    c["stop_kit"].click(calls.stop, [job], [c["stop_kit"]], **_AT_ONCE)
     c["try_go"].click(
         calls.try_picture,
         [key, c["try_picture"], c["try_frame"], c["try_variant"]],
@@ -296,9 +312,9 @@ def _wire(
         concurrency_id="predict",
         api_visibility="private",
     )
-    show_after(blocks.load(calls.opened, None, [key, c["live"]], **_QUIET))
+    show_after(blocks.load(calls.opened, None, [key, c["live"]], **_AT_ONCE))
     # The viewer draws nothing when it gets its model while it is hidden; and most visitors need not load it.
-    c["tab_3d"].select(calls.show_3d, [key], [c["model_before"], c["model_after"]], **_QUIET)
+    c["tab_3d"].select(calls.show_3d, [key], [c["model_before"], c["model_after"]], **_AT_ONCE)
     blocks.unload(calls.leave)
 
 

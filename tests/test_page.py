@@ -36,6 +36,7 @@ else:
         pytest.skip("needs playwright (requirements-dev.txt)", allow_module_level=True)
 
 pytestmark = pytest.mark.slow
+expect.set_options(timeout=30_000)  # what waits for less fails where another's work is in the way
 
 RUN_S, EXPORT_S = 600, 300
 """Patience: other work may share the machine."""
@@ -294,6 +295,24 @@ def test_leaving_ends_the_run(browser: Browser, url: str, service: Service) -> N
     page.locator("#live .steps").wait_for()
     visit.close()
     quiet_within(service, 10.0)
+
+
+@pytest.mark.parametrize("patience_ms", range(0, 105, 7))
+def test_a_setting_changed_in_haste_is_not_lost(visit: Visit, patience_ms: int) -> None:
+    """An answer that is on its way when the next change is made must neither swallow it nor come out on top."""
+    page = visit.open()
+    page.locator("#advanced > button").click()
+    frames = page.locator("#max-frames input[type=number]")
+    page.locator("#example-street").click()
+    expect(page.locator("#preview .facts")).to_contain_text("60 of 60")
+    frames.fill("20")  # what is typed is told when the field is left, here for another clip
+    page.locator("#example-room").click()
+    page.wait_for_timeout(patience_ms)
+    frames.fill("14")
+    frames.press("Tab")
+    facts = page.locator("#preview .facts")
+    expect(facts).to_contain_text("14 of 60")
+    expect(facts).to_contain_text(re.compile("640 . 480"))
 
 
 # ------------------------------------------------------------------------------- other networks

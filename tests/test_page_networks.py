@@ -507,7 +507,7 @@ def test_time_is_told_once_the_network_is_known(clip: Path, tmp_path: Path, room
     assert button.interactive
     assert "depends on the network" in words
     said(calls, OTHER, str(room_model))
-    _, words, _ = calls.settings(chosen, *form(str(room_model)))
+    words, _ = calls.settings(chosen, *form(str(room_model)))
     assert re.search(r"about \d+ (s|min)", words)
 
 
