@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfmttr._sfm.job import Mapper, Recipe
+from sfmttr._sfm.job import Extractor, Mapper, Recipe
 from sfmttr._sfm.ladder import ladder
 from sfmttr._sfm.sparse import Sparse
 from sfmttr.config import SfmConfig
@@ -50,8 +50,10 @@ CLIPS = {
 }
 
 _STOCK = {
+    "extractor": Extractor.COLMAP,
     "max_features": 8192,
-    "first_octave": -1,
+    "long_side": 3200,
+    "contrast": 0.02,
     "max_forward_motion": 0.95,
     "min_first_angle_deg": 16.0,
     "ba_ratio": 1.1,
@@ -67,7 +69,7 @@ _STOCK = {
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
-    "fast": {"max_features": 4096, "first_octave": 0},
+    "library's features": {"extractor": Extractor.COLMAP},
     "stock": {**_STOCK, "overlap": 10},
     "stock, forward": {**_STOCK, "overlap": 10, "max_forward_motion": 1.0, "min_first_angle_deg": 4.0},
     "no polish": {"polish_iterations": 0, "retriangulate": False},
@@ -75,7 +77,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "polish 50": {"polish_iterations": 50},
     "features 1500": {"max_features": 1500},
     "features 3000": {"max_features": 3000},
-    "features 4096": {"max_features": 4096},
+    "features 2500": {"max_features": 2500},
     "features 8192": {"max_features": 8192},
     "overlap 3": {"overlap": 3},
     "overlap 4": {"overlap": 4},
@@ -87,8 +89,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "library's first pair": {"first_pairs": 0},
     "library's focal guess": {"focal_guess": None},
     "library's guess and first pair": {"focal_guess": None, "first_pairs": 0},
-    "long side 720": {"long_side": 720},
-    "long side 880": {"long_side": 880},
+    "long side 800": {"long_side": 800},
+    "contrast 0.02": {"contrast": 0.02},
     "longer adjustments": {"ba_refinements": 2, "local_ba_iterations": 8},
     "ba often": {"ba_ratio": 1.2, "ba_refinements": 5, "ba_iterations": -1},
     "global": {"mapper": Mapper.GLOBAL},

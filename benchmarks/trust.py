@@ -1,6 +1,6 @@
 """What separates reconstructions that may teach a network from those that may not: the figures behind the trust gate.
 
-    python -m benchmarks.trust [--json out.json] [--clips street traffic-0 ...] [--octaves -1 0]
+    python -m benchmarks.trust [--json out.json] [--clips street traffic-0 ...]
 
 Rendered clips (tests/synthetic.py: true depth is known) and short stretches of real ones. Prints a table and writes
 JSON. "cheap" is the health without comparing parts of the clip, "parts" how much the depths of its earlier and later
@@ -57,18 +57,16 @@ def main() -> None:
     names = [*RENDERED, *STRETCHES]
     parser.add_argument("--json", type=Path, help="where the figures go; rows already there are kept")
     parser.add_argument("--clips", nargs="+", choices=names, default=names)
-    parser.add_argument("--octaves", nargs="+", type=int, choices=(-1, 0), default=[SfmConfig().first_octave])
     parser.add_argument("--threads", type=int, default=1, help="1: the figures repeat")
     arguments = parser.parse_args()
     rows = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else []
     print(" ".join(name.rjust(width) for name, width in _COLUMNS.items()), flush=True)
     for name in arguments.clips:
-        for octave in arguments.octaves:
-            row = measure(name, SfmConfig(threads=arguments.threads, first_octave=octave))
-            rows = [r for r in rows if (r["clip"], r["octave"]) != (name, octave)] + [row]
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1))
-            print(line(row), flush=True)
+        row = measure(name, SfmConfig(threads=arguments.threads))
+        rows = [r for r in rows if r["clip"] != name] + [row]
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1))
+        print(line(row), flush=True)
 
 
 def measure(name: str, config: SfmConfig) -> dict[str, object]:
@@ -78,7 +76,7 @@ def measure(name: str, config: SfmConfig) -> dict[str, object]:
         frames = _stretch(name) if clip is None else synthetic.write_frames(clip, Path(temporary) / "frames")
         sequence = in_sequence(frames, config)
         trial = try_recipe(frames, config, ladder(frames, config)[0], halves=sequence)
-    row: dict[str, object] = {"clip": name, "octave": config.first_octave, "may teach": name in MAY_TEACH}
+    row: dict[str, object] = {"clip": name, "may teach": name in MAY_TEACH}
     if trial.sparse is None or trial.health is None:
         return row | {"registered": 0, "total": len(frames)}
     card = trial.health
@@ -133,7 +131,6 @@ def depth_error(sparse: Sparse, clip: RenderedClip) -> float:
 
 _COLUMNS = {
     "clip": 12,
-    "octave": 6,
     "reg": 6,
     "repr px": 8,
     "uneven": 7,

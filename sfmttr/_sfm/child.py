@@ -21,10 +21,7 @@ TICK_S = 0.2
 
 _TAIL_LINES = 3
 _COUNT_EVERY_S = 0.6
-_COUNTS = {
-    "features": "SELECT count(*) FROM keypoints",
-    "matching": "SELECT count(*) FROM two_view_geometries",
-}
+_COUNTS = {"matching": "SELECT count(*) FROM two_view_geometries"}
 """What is counted in the database during stages that the child cannot follow itself."""
 
 

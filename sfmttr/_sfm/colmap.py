@@ -1,10 +1,12 @@
 """Every call of pycolmap: features, matches, models, and a model as arrays. Runs in the child process only.
 
-SIFT on the CPU only: other features abort the process in the published wheels.
+SIFT on the CPU only: other features abort the process in the published wheels. OpenCV finds them, in a third of the
+time that the wheels' own extractor takes.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -13,15 +15,19 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pycolmap
 from PIL import Image
 
-from sfmttr._sfm.job import MAPPING, Facts, Job, RawModel
+from sfmttr._sfm.job import MAPPING, Extractor, Facts, Job, RawModel
+from sfmttr._sfm.sift import Features, sift
 
 Report = Callable[[str, int, int], None]
 
 _MIN_MODEL_SIZE = 3
+_LIBRARY_GUESS = 1.2
+"""COLMAP's guess of a focal length, over the image's longer side."""
 _SERIAL_UP_TO_IMAGES = 120
 """Mapping of so few images hardly gains by threads that wait for each other: one is as quick, and leaves the other
 cores to what runs beside it."""
@@ -46,7 +52,60 @@ _VERIFIED = (
 
 
 def extract(job: Job, report: Report) -> None:
-    """SIFT features of the images into the database; images that are in it already are skipped."""
+    """SIFT features of the images into the database, unless an earlier rung of the same features has done it."""
+    report("features", 0, len(job.files))
+    if job.recipe.extractor == Extractor.COLMAP:
+        _extract_by_colmap(job)
+        return
+    folder, recipe = Path(job.images), job.recipe
+
+    def features(file: str) -> Features:
+        return sift(folder / file, recipe.long_side, recipe.max_features, recipe.contrast)
+
+    cv2.setNumThreads(1)  # images are searched side by side instead
+    threads = job.threads if job.threads > 0 else os.cpu_count() or 1
+    with closing(pycolmap.Database.open(job.database)) as database, ThreadPoolExecutor(threads) as pool:
+        known = {image.name for image in database.read_all_images()}
+        files = [file for file in job.files if file not in known]
+        for done, (file, found) in enumerate(zip(files, pool.map(features, files), strict=True), start=1):
+            _write(database, job, file, found)
+            report("features", len(known) + done, len(job.files))
+
+
+def _write(database: pycolmap.Database, job: Job, file: str, found: Features) -> None:
+    """One image with its features into the database: all images are of one camera, which comes with the first."""
+    cameras = database.read_all_cameras()
+    if cameras:
+        camera, rig_id = cameras[0], database.read_all_rigs()[0].rig_id
+    else:
+        camera, rig_id = _write_camera(database, job, found.image_hw)
+    image_id = database.write_image(pycolmap.Image(name=file, camera_id=camera.camera_id))
+    frame = pycolmap.Frame()
+    frame.rig_id = rig_id
+    frame.add_data_id(pycolmap.data_t(camera.sensor_id, image_id))
+    database.write_frame(frame)
+    database.write_keypoints(image_id, found.keypoints)
+    descriptors = pycolmap.FeatureDescriptors(pycolmap.FeatureExtractorType.SIFT, found.descriptors)
+    database.write_descriptors(image_id, descriptors)
+
+
+def _write_camera(database: pycolmap.Database, job: Job, hw: tuple[int, int]) -> tuple[pycolmap.Camera, int]:
+    """The clip's camera in the database, and the number of the rig that it is all of."""
+    height, width = hw
+    guess_px = _LIBRARY_GUESS * max(hw)
+    unnumbered = pycolmap.INVALID_CAMERA_ID
+    camera = pycolmap.Camera.create_from_model_name(unnumbered, job.camera_model, guess_px, width, height)
+    if job.camera_params:
+        camera.params = list(job.camera_params)
+        camera.has_prior_focal_length = True
+    camera.camera_id = database.write_camera(camera)
+    rig = pycolmap.Rig()
+    rig.add_ref_sensor(camera.sensor_id)
+    return camera, database.write_rig(rig)
+
+
+def _extract_by_colmap(job: Job) -> None:
+    """By pycolmap's own extractor, to compare with. Images that are in the database already are skipped."""
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = job.camera_model
     reader.camera_params = ",".join(repr(float(v)) for v in job.camera_params)
@@ -54,11 +113,7 @@ def extract(job: Job, report: Report) -> None:
     options.num_threads = job.threads
     options.max_image_size = job.recipe.long_side
     options.sift.max_num_features = job.recipe.max_features
-    options.sift.first_octave = job.recipe.first_octave
-    options.sift.max_num_orientations = job.recipe.orientations
-    # The library has no callbacks for features and matches: the parent counts rows in the database. Not this process:
-    # Python's SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
-    report("features", 0, len(job.files))
+    options.sift.peak_threshold = job.recipe.contrast / options.sift.octave_resolution
     pycolmap.extract_features(
         job.database,
         job.images,
@@ -92,6 +147,8 @@ def match(job: Job, report: Report) -> int:
     matching.guided_matching = job.recipe.guided_matching
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = job.seed
+    # The library has no callbacks for matches: the parent counts rows in the database. Not this process: Python's
+    # SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
     report("matching", 0, len(pairs))
     pycolmap.match_image_pairs(
         job.database,

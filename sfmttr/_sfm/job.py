@@ -21,6 +21,13 @@ MAPPING = "mapping"
 RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
 
 
+class Extractor(StrEnum):
+    """What finds features."""
+
+    OPENCV = "opencv"
+    COLMAP = "colmap"
+
+
 class Mapper(StrEnum):
     """How poses and points are found from the matches."""
 
@@ -33,12 +40,11 @@ class Recipe:
     """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
 
     name: str = "standard"
-    long_side: int = 800
-    max_features: int = 2048
-    first_octave: int = -1
-    orientations: int = 1
-    """Most features at one place. The library's 2 give a sixth more features and points, for a fifth more time, and
-    depth is hardly better for them."""
+    extractor: Extractor = Extractor.OPENCV
+    long_side: int = 880
+    max_features: int = 4096
+    contrast: float = 0.0133
+    """Least contrast of a feature, times the three levels of an octave, as OpenCV counts; 1 is white beside black."""
     overlap: int = 3
     """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
     guided_matching: bool = False
@@ -75,7 +81,7 @@ class Recipe:
     @property
     def features(self) -> str:
         """A name of the settings that features depend on: recipes of the same name share a database."""
-        return f"{self.long_side}_{self.max_features}_{self.first_octave}_{self.orientations}"
+        return f"{self.extractor}_{self.long_side}_{self.max_features}_{self.contrast}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Job:
     def from_json(cls, text: str) -> Job:
         values = json.loads(text)
         recipe = dict(values.pop("recipe"))
-        recipe["mapper"] = Mapper(recipe["mapper"])
+        recipe["mapper"], recipe["extractor"] = Mapper(recipe["mapper"]), Extractor(recipe["extractor"])
         tuples = {name: tuple(values[name]) for name in ("files", "subset", "camera_params")}
         return cls(**(values | tuples), recipe=Recipe(**recipe))
 

@@ -55,7 +55,7 @@ def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
         "standard",
         long_side=config.long_side,
         max_features=config.max_features,
-        first_octave=config.first_octave,
+        contrast=config.contrast,
         overlap=overlap,
     )
     wide = replace(standard, name="wide first pair", first_pairs=0, max_forward_motion=0.95, min_first_angle_deg=16.0)

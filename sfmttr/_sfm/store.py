@@ -74,6 +74,7 @@ def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> s
     parts = {
         "format": _FORMAT,
         "pycolmap": version("pycolmap"),
+        "opencv": version("opencv-python-headless"),
         "frames": [frames.content_hash, frames.hw, frames.files, frames.time_s, frames.focal_prior_px],
         "from_video": frames.from_video,
         "config": settings,
