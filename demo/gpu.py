@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sfmttr.backend import Backend, OnStep, RefineTask
     from sfmttr.networks.base import DepthNetwork
+    from sfmttr.predict import EarlyFeatures
     from sfmttr.refine import RefineCheckpoint, RefineResult, RefineStep
     from sfmttr.types import OnProgress
 
@@ -188,7 +189,14 @@ class ZeroGpuBackend:
         self._predict = gpu(duration=predict_duration)(predict_on_gpu)
         self._refine = gpu(duration=refine_duration)(refine_on_gpu)
 
-    def predict(self, network: DepthNetwork, images: Tensor, stage: str, on_progress: OnProgress) -> np.ndarray:
+    def predict(
+        self,
+        network: DepthNetwork,
+        images: Tensor,
+        stage: str,
+        on_progress: OnProgress,
+        early: EarlyFeatures | None = None,
+    ) -> np.ndarray:
         from sfmttr.types import Progress
 
         on_progress(Progress(stage, 0, len(images), "waiting for a GPU"))

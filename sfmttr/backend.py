@@ -8,7 +8,7 @@ expected to change.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from sfmttr.config import RefineConfig
 from sfmttr.device import Compute, choose_compute
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.photometric import TargetView
-from sfmttr.predict import predict_maps
+from sfmttr.predict import EarlyFeatures, predict_maps
 from sfmttr.refine import RefineCheckpoint, Refinement, RefineResult, RefineStep
 from sfmttr.targets import Targets
 from sfmttr.types import OnProgress
@@ -56,6 +56,8 @@ class RefineTask:
     """Frames of which no pixel is looked at."""
     views: Mapping[int, TargetView] | None = None
     """By frame, what photometric objectives compare it with."""
+    early: EarlyFeatures = field(default_factory=dict)
+    """What is known already of what the early part says, on the device that refines."""
 
     def start(self, compute: Compute, checkpoint: RefineCheckpoint | None = None) -> Refinement:
         """The refinement from its beginning, or from where another one stood."""
@@ -68,6 +70,7 @@ class RefineTask:
             self.seed,
             left_out=self.left_out,
             views=self.views,
+            early=self.early,
             checkpoint=checkpoint,
         )
 
@@ -85,8 +88,18 @@ class Backend(Protocol):
         """Whether it is at hand all the time, so that it may be used in another thread while something else is done."""
         ...
 
-    def predict(self, network: DepthNetwork, images: Tensor, stage: str, on_progress: OnProgress) -> np.ndarray:
-        """(N, h', w') float32: the network's output for `images` (N, 3, h, w), as `predict_maps`."""
+    def predict(
+        self,
+        network: DepthNetwork,
+        images: Tensor,
+        stage: str,
+        on_progress: OnProgress,
+        early: EarlyFeatures | None = None,
+    ) -> np.ndarray:
+        """(N, h', w') float32: the network's output for `images` (N, 3, h, w), as `predict_maps`.
+
+        `early` stays empty where the backend is not here.
+        """
         ...
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
@@ -111,8 +124,15 @@ class LocalBackend:
         """Raises `DeviceError` when it is not there."""
         return str(self._compute.device)
 
-    def predict(self, network: DepthNetwork, images: Tensor, stage: str, on_progress: OnProgress) -> np.ndarray:
-        return predict_maps(network, images, self._compute, stage, on_progress)
+    def predict(
+        self,
+        network: DepthNetwork,
+        images: Tensor,
+        stage: str,
+        on_progress: OnProgress,
+        early: EarlyFeatures | None = None,
+    ) -> np.ndarray:
+        return predict_maps(network, images, self._compute, stage, on_progress, early)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
         refinement = task.start(self._compute)

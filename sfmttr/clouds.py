@@ -14,11 +14,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import trimesh
 from PIL import Image
 from scipy.ndimage import maximum_filter
-from trimesh.visual.material import PBRMaterial
-from trimesh.visual.texture import TextureVisuals
 
 from sfmttr.errors import DepthKindError
 from sfmttr.geometry import inverse_rigid, transform, unproject
@@ -355,6 +352,8 @@ def write_glb(
 
     glTF's unit is the metre: give `metres_per_sfm_unit` when it is known.
     """
+    import trimesh  # takes most of a second, which nothing waits for here
+
     scene = trimesh.Scene()
     size = metres_per_sfm_unit or 1.0
     pose = np.diag([size, size, size, 1.0]) @ (gltf_from_world(views) if views else GLTF_FROM_OPENCV)
@@ -371,6 +370,10 @@ def write_glb(
 
 def _geometries(content: PointCloud | Sequence[DepthMesh]) -> Iterator[tuple[str, Any]]:
     """Name and trimesh geometry of all that is shown but the cameras."""
+    import trimesh
+    from trimesh.visual.material import PBRMaterial
+    from trimesh.visual.texture import TextureVisuals
+
     if isinstance(content, PointCloud):
         if len(content.xyz):
             yield "points", trimesh.PointCloud(content.xyz, colors=_linear_rgba(content.rgb))

@@ -48,7 +48,7 @@ class SfmConfig:
     contrast: float = 0.0133
     """Least contrast of a feature (1: black to white). Common is 0.02, which finds little on walls and furniture."""
     overlap: int = 3
-    """Frames after each that it is matched with (twice that many on the second half, at doubling distances)."""
+    """Each frame is matched with those less than this many after it, and as many at distances 1, 2, 4, ..."""
     exhaustive_up_to: int = 30
     """Unordered images up to this many are matched each with each; videos always in sequence."""
     intrinsics: Camera | None = None

@@ -33,8 +33,8 @@ from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.disparity import DisparityNetwork
 from sfmttr.networks.weights import cache_folder
 from sfmttr.photometric import photometric_views
-from sfmttr.predict import prepare_images
-from sfmttr.refine import RefineResult, RefineStep
+from sfmttr.predict import EarlyFeatures, prepare_images
+from sfmttr.refine import RefineResult, RefineStep, keeps_early
 from sfmttr.results import Aligned, RunResult
 from sfmttr.runs import RunFolder, settings_key
 from sfmttr.targets import (
@@ -143,6 +143,7 @@ class _Run:
         self._path = folder.path
         self._timings: dict[str, float] = {}
         self._said_beside: np.ndarray | None = None
+        self._early: EarlyFeatures = {}
         """What the unrefined network says, where that was computed while structure-from-motion was at work."""
 
     # ------------------------------------------------------------------------------- mechanics
@@ -260,7 +261,16 @@ class _Run:
         return self._folder.is_fresh(self._said_name, self._network_key)
 
     def _predict_unrefined(self, on_progress: OnProgress) -> np.ndarray:
-        return self._backend.predict(self._network, self._images, "before", on_progress)
+        early = self._early if self._keeps_early else None
+        return self._backend.predict(self._network, self._images, "before", on_progress, early)
+
+    @property
+    def _keeps_early(self) -> bool:
+        """Whether the refinement will ask for what the early part of the network says now. Not with frames held out:
+        of those a network of several frames sees here what it must not see there."""
+        config = self._config
+        held_out = config.split.hold_out_frames > 0
+        return self._backend.is_here and not held_out and keeps_early(self._network, config.recipe.refine)
 
     def _unrefined(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""
@@ -386,7 +396,9 @@ class _Run:
             self._on_step(step, live)
 
         network = self._learner(aligned.alignment)
-        task = RefineTask(network, self._images, targets, config, self._config.seed, tuple(left_out), views)
+        # Handed over: nobody else needs them, and they are large.
+        early, self._early = self._early, {}
+        task = RefineTask(network, self._images, targets, config, self._config.seed, tuple(left_out), views, early)
         return self._backend.refine(task, on_step)
 
     def _with_dense(self, targets: Targets, lessons: Observations, aligned: Aligned) -> Targets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,12 +21,28 @@ def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
         return torch.cat(list(images))
 
 
+EarlyFeatures = dict[int, tuple[Tensor, ...]]
+"""By frame, what the early part of a network says of it (`DepthNetwork.early_features`)."""
+
+
+def of_each(frames: Sequence[int], parts: Sequence[Tensor]) -> EarlyFeatures:
+    """Early features of several frames, frame by frame."""
+    # Copies, or a frame would keep the memory of all that were computed with it.
+    return {frame: tuple(part[i : i + 1].clone() for part in parts) for i, frame in enumerate(frames)}
+
+
 @torch.no_grad()  # not inference_mode: some networks keep tensors for later, when they are trained
 def predict_maps(
-    network: DepthNetwork, images: Tensor, compute: Compute, stage: str, on_progress: OnProgress = ignore_progress
+    network: DepthNetwork,
+    images: Tensor,
+    compute: Compute,
+    stage: str,
+    on_progress: OnProgress = ignore_progress,
+    early: EarlyFeatures | None = None,
 ) -> np.ndarray:
     """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
 
+    What the early part of the network says on the way goes into `early`, where that is given, and stays on the device.
     Raises `NetworkError` when an output is not finite, or a depth not positive.
     """
     network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
@@ -35,7 +53,13 @@ def predict_maps(
         batch = torch.cat([network.with_neighbours(images, i) for i in few])
         batch = batch.to(compute.device, memory_format=network.preferred_memory_format)
         with compute.autocast():
-            maps.append(network.picture_depth(batch)[:, 0].float().cpu().numpy())
+            if early is None:
+                depth = network.picture_depth(batch)
+            else:
+                parts = network.early_features(network.crop(batch))
+                early |= of_each(few, parts)
+                depth = network.uncrop(network.depth_from_early(*parts), (batch.shape[-2], batch.shape[-1]))
+        maps.append(depth[:, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))
     result = np.concatenate(maps)
     positive = network.info.kind is DepthKind.AFFINE_DISPARITY or (result > 0).all()

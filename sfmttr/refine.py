@@ -30,6 +30,7 @@ from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
 from sfmttr.lora import add_low_rank, merged_state
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.photometric import PhotometricLoss, TargetView
+from sfmttr.predict import of_each
 from sfmttr.targets import FrameTargets, Targets
 
 
@@ -155,13 +156,21 @@ def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
     return replace(config, steps=round(config.steps / network.late_cost), equal_time=False)
 
 
+def keeps_early(network: DepthNetwork, config: RefineConfig) -> bool:
+    """Whether a refinement leaves the early part of `network` as it is, and so needs what it says only once a frame."""
+    early = dict(network.early_parameters())
+    moving = trained_parameters(network, training_of(config, network).trained)
+    return bool(early) and moving.keys().isdisjoint(early)
+
+
 class Refinement:
     """One refinement of a copy of `network` on `images`.
 
     `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. No pixel of the frames that are
     `left_out` is looked at. `views`, by frame, are what photometric objectives take beside `targets`; whatever the
-    objective, validation points choose the best step. Raises `AlignmentError` when there is nothing to train on, or
-    nothing to validate with.
+    objective, validation points choose the best step. `early`, by frame, is what is known already of what the early
+    part says, on the device of `compute`. Raises `AlignmentError` when there is nothing to train on, or nothing to
+    validate with.
     """
 
     def __init__(
@@ -175,6 +184,7 @@ class Refinement:
         *,
         left_out: Collection[int] = (),
         views: Mapping[int, TargetView] | None = None,
+        early: Mapping[int, tuple[Tensor, ...]] | None = None,
         checkpoint: RefineCheckpoint | None = None,
     ) -> None:
         if not targets.train or not targets.validation:
@@ -193,12 +203,11 @@ class Refinement:
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
         training = training_of(config, network)
         moving = trained_parameters(network, training.trained)
-        early = dict(network.early_parameters())
-        self._early_is_fixed = bool(early) and moving.keys().isdisjoint(early)
+        self._early_is_fixed = keeps_early(network, config)
         config = replace(config, trained=training.trained, learning_rate=training.learning_rate)
         self._config = affordable(config, network) if self._early_is_fixed else config
         self._parameters = self._let_move(moving.keys(), training.trained, seed)
-        self._features: dict[int, tuple[Tensor, ...]] = {}
+        self._features = dict(early or {})
         self._start = checkpoint
         self._optimizer: torch.optim.Optimizer | None = None
         self._losses: list[float] = []
@@ -339,8 +348,7 @@ class Refinement:
         if missing:
             with torch.no_grad():  # not inference_mode: training differentiates through what comes after
                 parts = self._network.early_features(self._network.crop(self._input(missing)))
-            # Copies, or a frame would keep the memory of all that were computed with it.
-            self._features |= {f: tuple(part[i : i + 1].clone() for part in parts) for i, f in enumerate(missing)}
+            self._features |= of_each(missing, parts)
         each = [self._features[frame] for frame in frames]
         return each[0] if len(each) == 1 else [torch.cat(parts) for parts in zip(*each, strict=True)]
 

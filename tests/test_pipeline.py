@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from sfmttr import networks, outputs, pipeline, video, viz
 from sfmttr.__main__ import main
@@ -28,6 +29,7 @@ from sfmttr.config import (
     Recipe,
     RunConfig,
     SplitConfig,
+    Trained,
     TruthConfig,
     VideoConfig,
 )
@@ -315,6 +317,30 @@ def test_the_unrefined_network_is_asked_while_cameras_are_placed(
     shutil.rmtree(bench.out / "sfm")
     bench.run()
     assert asked == [beside, after, after]  # what it says before it is refined is known
+
+
+@pytest.mark.parametrize(
+    ("changes", "once"),
+    [({}, True), ({"trained": Trained.ENCODER}, False), ({"split": SplitConfig(hold_out_frames=3)}, False)],
+)
+def test_early_features_of_a_frame_are_computed_once(
+    bench: Bench, room: RenderedClip, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], once: bool
+) -> None:
+    """For the unrefined depth and all of the refinement; unless the early part moves, or frames must not be seen."""
+    stages, seen = [""], {"before": 0, "refine": 0}
+    early = TinyNetwork.early_features
+
+    def watched(self: TinyNetwork, image: Tensor) -> tuple[Tensor, ...]:
+        stage = "refine" if stages[-1] == "refine" else "before"
+        if "after" not in stages:
+            seen[stage] += len(image)
+        return early(self, image)
+
+    monkeypatch.setattr(TinyNetwork, "early_features", watched)
+    config = replace(CONFIG, **{"split": SplitConfig(), **changes})
+    bench.run(config, lambda progress: stages.append(progress.stage))
+    assert seen["before"] == len(room)
+    assert (seen["refine"] == 0) is once
 
 
 def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:

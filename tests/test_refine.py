@@ -18,10 +18,11 @@ from sfmttr.config import RECIPES, LossForm, Preset, RefineConfig, Schedule, Spl
 from sfmttr.device import choose_compute
 from sfmttr.errors import AlignmentError, NetworkError
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
-from sfmttr.predict import predict_maps
+from sfmttr.predict import EarlyFeatures, predict_maps
 from sfmttr.refine import (
     Refinement,
     RefineResult,
+    keeps_early,
     learning_rate_factor,
     point_loss,
     trained_parameters,
@@ -78,8 +79,8 @@ def case(half_fit: TinyNetwork, room: RenderedClip, room_frames: FrameSet) -> Ca
     return case_of(half_fit, room, room_frames)
 
 
-def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0) -> RefineResult:
-    refinement = Refinement(case.network, case.images, case.targets, config, CPU, seed)
+def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0, early: EarlyFeatures | None = None) -> RefineResult:
+    refinement = Refinement(case.network, case.images, case.targets, config, CPU, seed, early=early)
     for _ in refinement.steps():
         pass
     return refinement.result()
@@ -141,6 +142,24 @@ def test_keeping_early_features_changes_nothing(case: Case, monkeypatch: pytest.
     monkeypatch.setattr(TinyNetwork, "depth_from_early", lambda self, image: rest(self, *early(self, image)))
     computed = refine(case, config)
     np.testing.assert_allclose(kept.losses, computed.losses, rtol=1e-5)
+
+
+def test_early_features_that_are_known_are_not_computed_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(QUICK, steps=6, trained=Trained.LATE)
+    early: EarlyFeatures = {}
+    maps = predict_maps(case.network, case.images, CPU, "before", early=early)
+    np.testing.assert_allclose(maps, predict_maps(case.network, case.images, CPU, "before"), rtol=1e-5)
+    assert list(early) == list(range(len(case.images)))
+    computed = refine(case, config)
+    monkeypatch.setattr(TinyNetwork, "early_features", None)
+    known = refine(case, config, early=early)
+    np.testing.assert_allclose(known.losses, computed.losses, rtol=1e-5)
+
+
+def test_early_features_are_kept_where_the_early_part_stays(case: Case) -> None:
+    for trained in Trained:
+        moves = trained in (Trained.ALL, Trained.ENCODER, Trained.LORA)
+        assert keeps_early(case.network, replace(QUICK, trained=trained)) is not moves, trained
 
 
 @pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])

@@ -46,7 +46,7 @@ class Recipe:
     contrast: float = 0.0133
     """Least contrast of a feature, times the three levels of an octave, as OpenCV counts; 1 is white beside black."""
     overlap: int = 3
-    """Neighbours on each side, doubled at doubling distances; 0: every image with every other."""
+    """Which neighbours images are matched with (`colmap.image_pairs`); 0: every image with every other."""
     guided_matching: bool = False
     mapper: Mapper = Mapper.INCREMENTAL
     every: int = 1

@@ -23,7 +23,7 @@ from sfmttr.errors import ReconstructionError
 from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 
 CARD_FILE = "sfm.json"
-_FORMAT = 2
+_FORMAT = 3
 """Counted up when what is stored changes its meaning: older caches are then not used."""
 _MAY_BE_NONE = {field.name for field in fields(SfmHealth) if field.default is None}
 _MODEL_FILES = ("cameras", "images", "points3D")
