@@ -128,8 +128,8 @@ def _extract_by_colmap(job: Job) -> None:
 
 
 def image_pairs(count: int, overlap: int) -> list[tuple[int, int]]:
-    """Which of `count` images in order are matched: those less than `overlap` apart, and at `overlap` doubling distances
-    1, 2, 4, ...; overlap 0: all with all."""
+    """Which of `count` images in order are matched: those less than `overlap` apart, and as many at distances 1, 2, 4,
+    ...; overlap 0: all with all."""
     if overlap == 0:
         return [(i, j) for i in range(count) for j in range(i + 1, count)]
     steps = sorted({*range(1, overlap), *(2**k for k in range(overlap))})
