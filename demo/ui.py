@@ -262,10 +262,11 @@ def _wire(
         concurrency_limit=4,
         **_QUIET,
     )
-    # One event for all that shows in the preview, so that what is there in the end is of the last change.
+    # One event for all that shows in the preview, also for itself, which comes to rest when it says what it said: so
+    # what is there in the end is of the clip that is chosen and of the last change, whatever was answered last.
     gr.on(
         [
-            chosen.change,
+            c["preview"].change,
             c["about"].change,
             c["preset"].change,
             c["max_frames"].release,
