@@ -31,7 +31,7 @@ ORDER = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fu
 _PREDICTIONS = ("before", "after")
 _GUESS_S = {
     "frames": 0.03,
-    "sfm": 0.7,
+    "sfm": 0.5,
     "before_fused": 0.05,
     "after_fused": 0.05,
     "compare": 0.02,
@@ -48,7 +48,7 @@ _HUB_STEP = 2.0
 """Time of a frame in a step of the whole network over that of a prediction (measured); smaller steps are more steps."""
 _GPU = 1 / 20
 """Time on a GPU over that on two CPU cores, cautiously."""
-EXPORT_GUESS_S = 60.0
+EXPORT_GUESS_S = 90.0
 _MEMORY = 0.5
 """Weight of the latest run."""
 
