@@ -30,8 +30,7 @@ CLIPS: dict[str, Callable[[], RenderedClip]] = {
     "street": render_street,
     "room": render_room,
     "traffic": render_traffic,
-    "other traffic": lambda: render_traffic(seed=3),
-    "traffic through a fisheye": lambda: render_traffic(seed=1),  # or so structure-from-motion has it
+    "other traffic": lambda: render_traffic(seed=1),
 }
 
 
@@ -136,22 +135,6 @@ def test_closed_on_traffic_that_registers_and_is_wrong(
     assert health.halves_disagreement > 0.03  # static clips stay under 0.025: see `benchmarks.trust`
     assert "do not give the same depths" in trust.statement
     assert "traffic" in trust.statement
-
-
-@pytest.mark.parametrize("network", [fitting, far_from_domain])
-def test_closed_on_traffic_that_takes_a_lens_that_there_is_not(
-    reconstructed: Callable[[str], Reconstructed], network: Callable[[RenderedClip], np.ndarray]
-) -> None:
-    made = reconstructed("traffic through a fisheye")
-    health = made.model.health
-    assert health.registered == health.total
-    assert made.depth_error() > 0.25
-    assert health.horizontal_view_deg > 140  # it was rendered with 65
-    trust = trust_in(made, network(made.clip))
-    assert not trust.trusted
-    assert trust.sfm_health < 0.4
-    assert "field of view" in trust.statement
-    assert health.halves_disagreement is None  # there was no need to ask
 
 
 def test_a_camera_that_turns_in_place_gives_no_model(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ POOR = 0.5
 """Below this the trust gate asks the network as well (`trust.THRESHOLD`), and advice is given."""
 _CONCERN_BELOW = 0.75
 _HALVES_AGREE, _HALVES_DISAGREE = 0.02, 0.035
-"""`benchmarks.trust`: still scenes 0.003 to 0.006 (rendered street, also stop-and-go, and room; drive_0002), 0.021
-(RedKitchen); traffic that registers wholly and is wrong by 20 to 52 % 0.040 to 0.074. With the features of COLMAP's own
-extractor up to 0.024, and from 0.033."""
+"""`benchmarks.trust`: still scenes 0.003 to 0.006 (rendered street, also stop-and-go, and room; drive_0002), 0.022
+(RedKitchen); traffic that registers wholly and is wrong by 19 to 52 % 0.037 and more, or a part has no model. With
+other features and pairs still scenes gave up to 0.024, and traffic 0.033 and more."""
 
 
 def health_score(figures: HealthFigures) -> HealthScore:
