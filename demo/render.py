@@ -14,6 +14,7 @@ import numpy as np
 
 from demo.charts import Mark, Series, line_chart
 from demo.estimate import words as duration_words
+from sfmttr.sfm import another_try
 from sfmttr.types import DepthKind
 
 if TYPE_CHECKING:
@@ -198,8 +199,8 @@ _SFM_WORDS = {
 
 def _note(state: Live) -> str:
     if state.stage == "sfm" and state.note:
-        what, _, rung = state.note.partition(", ")
-        again = "" if rung in ("", "default") else f" (another try: {rung})"
+        what, rung = state.note.partition(", ")[0], another_try(state.note)
+        again = f" (another try: {rung})" if rung else ""
         count = f", {state.done} of {state.total}" if state.total else ""
         return _SFM_WORDS.get(what, what) + count + again
     if state.stage == "refine":

@@ -20,7 +20,7 @@ from sfmttr._sfm import health, store
 from sfmttr._sfm.binary import check_binary_model
 from sfmttr._sfm.child import run_job
 from sfmttr._sfm.halves import halves_disagreement
-from sfmttr._sfm.job import MAPPING, Facts, Job, RawModel, Recipe
+from sfmttr._sfm.job import FIRST_RUNG, MAPPING, Facts, Job, RawModel, Recipe
 from sfmttr._sfm.ladder import Climb, climb, in_sequence, ladder
 from sfmttr._sfm.sparse import Sparse, sparse_from_raw
 from sfmttr._sfm.tries import NO_MODEL, STAGE, Rung, Tries, reporter
@@ -116,6 +116,12 @@ def load_model(frames: FrameSet, folder: Path) -> SparseModel:
     card = store.read_card(folder)
     sparse = _sparse(frames, folder)
     return SparseModel(sparse.views, sparse.points, card.health, card.rung, card.attempts, card.seconds, folder)
+
+
+def another_try(note: str) -> str:
+    """What is tried, by a progress note of a reconstruction; empty while it is what is tried first."""
+    rung = note.partition(", ")[2]
+    return "" if rung == FIRST_RUNG else rung
 
 
 def places_cameras(progress: Progress) -> bool:

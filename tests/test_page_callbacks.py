@@ -23,6 +23,7 @@ from demo.jobs import OUR_FAULT
 from demo.results import view_of, webp
 from demo.service import Service, Waiting
 from sfmttr import pipeline, sfm
+from sfmttr._sfm.job import Recipe
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import ConfigError, IntrinsicsError
 from sfmttr.networks.base import state_dict_cpu
@@ -419,6 +420,10 @@ def test_the_line_is_told_before_anything_else() -> None:
     watch.take(Waiting(2))
     assert "number 2 in line" in render.live(watch.live)
     watch.take(Waiting(0))
+    watch.take(Progress("sfm", 2, 10, f"mapping, {Recipe().name}"))
+    html = render.live(watch.live)
+    assert "placing cameras, 2 of 10" in html
+    assert "another try" not in html
     watch.take(Progress("sfm", 3, 10, "mapping, forward"))
     html = render.live(watch.live)
     assert "placing cameras, 3 of 10 (another try: forward)" in html

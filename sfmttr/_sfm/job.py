@@ -21,6 +21,10 @@ MAPPING = "mapping"
 RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
 
 
+FIRST_RUNG = "standard"
+"""The rung that is tried first."""
+
+
 class Extractor(StrEnum):
     """What finds features."""
 
@@ -39,7 +43,7 @@ class Mapper(StrEnum):
 class Recipe:
     """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
 
-    name: str = "standard"
+    name: str = FIRST_RUNG
     extractor: Extractor = Extractor.OPENCV
     long_side: int = 880
     max_features: int = 4096

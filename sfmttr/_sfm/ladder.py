@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from sfmttr._sfm.job import Mapper, Recipe
+from sfmttr._sfm.job import FIRST_RUNG, Mapper, Recipe
 from sfmttr.config import SfmConfig
 from sfmttr.types import FrameSet, SfmAttempt
 
@@ -52,7 +52,7 @@ def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
     # A large folder is matched in the order of its names, which may not be the order of the camera's path.
     overlap = config.overlap * (1 if frames.from_video else 2) if sequence else 0
     standard = Recipe(
-        "standard",
+        FIRST_RUNG,
         long_side=config.long_side,
         max_features=config.max_features,
         contrast=config.contrast,
