@@ -34,6 +34,9 @@ best = max(models.values(), key=lambda model: model.num_reg_images())
 import pathlib; pathlib.Path(work, "best").mkdir(); best.write(work + "/best")
 """
 
+_NOT_REFINED = 3
+"""Exit code of a run that ends with unrefined depth."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,9 +59,15 @@ def _refine(options: argparse.Namespace, out: Path, *more: str) -> dict[str, Any
     """Run the command line; its report's timings, the wall clock and the peak so far."""
     command = [sys.executable, "-m", "sfmttr", "refine", str(CLIPS[options.clip].path), "--network", options.network]
     started = time.perf_counter()
-    subprocess.run([*command, "--weights-dir", str(WEIGHTS), "--out", str(out), *more], check=True)
+    code = subprocess.run([*command, "--weights-dir", str(WEIGHTS), "--out", str(out), *more]).returncode
     seconds = time.perf_counter() - started
+    if code not in (0, _NOT_REFINED):
+        raise SystemExit(f"{out.name} ended with exit code {code}; there is nothing to compare.")
     report = json.loads((out / "report.json").read_text())
+    if code == _NOT_REFINED:  # stock settings end with two images now and then, on forward motion
+        sparse = report["sfm"]
+        placed = f"{sparse['registered']} of {sparse['total']} frames"
+        raise SystemExit(f"{out.name} was not refined ({placed} found their place): its time says nothing, run again.")
     return {"seconds": seconds, "timings_s": report["timings_s"], "peak_gb": _peak_gb()}
 
 
