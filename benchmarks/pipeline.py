@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clips import CLIPS, WEIGHTS
+from sfmttr.__main__ import NOT_REFINED
 
 STOCK_SFM = """
 import sys, pycolmap
@@ -33,9 +34,6 @@ models = pycolmap.incremental_mapping(work + "/stock.db", images, work)
 best = max(models.values(), key=lambda model: model.num_reg_images())
 import pathlib; pathlib.Path(work, "best").mkdir(); best.write(work + "/best")
 """
-
-_NOT_REFINED = 3
-"""Exit code of a run that ends with unrefined depth."""
 
 
 def main() -> None:
@@ -61,10 +59,10 @@ def _refine(options: argparse.Namespace, out: Path, *more: str) -> dict[str, Any
     started = time.perf_counter()
     code = subprocess.run([*command, "--weights-dir", str(WEIGHTS), "--out", str(out), *more]).returncode
     seconds = time.perf_counter() - started
-    if code not in (0, _NOT_REFINED):
+    if code not in (0, NOT_REFINED):
         raise SystemExit(f"{out.name} ended with exit code {code}; there is nothing to compare.")
     report = json.loads((out / "report.json").read_text())
-    if code == _NOT_REFINED:  # stock settings end with two images now and then, on forward motion
+    if code == NOT_REFINED:  # stock settings end with two images now and then, on forward motion
         sparse = report["sfm"]
         placed = f"{sparse['registered']} of {sparse['total']} frames"
         raise SystemExit(f"{out.name} was not refined ({placed} found their place): its time says nothing, run again.")

@@ -65,13 +65,15 @@ _STOCK = {
     "first_pair_trials": 200,
     "first_pairs": 0,
     "focal_guess": None,
+    "least_trials": 100,
+    "overlap": 11,  # up to 10 after each, as the library counts
 }
 # What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
     "library's features": {"extractor": Extractor.COLMAP},
-    "stock": {**_STOCK, "overlap": 10},
-    "stock, forward": {**_STOCK, "overlap": 10, "max_forward_motion": 1.0, "min_first_angle_deg": 4.0},
+    "stock": _STOCK,
+    "stock, forward": {**_STOCK, "max_forward_motion": 1.0, "min_first_angle_deg": 4.0},
     "no polish": {"polish_iterations": 0, "retriangulate": False},
     "polish 10": {"polish_iterations": 10},
     "polish 50": {"polish_iterations": 50},
@@ -79,7 +81,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "features 3000": {"max_features": 3000},
     "features 2500": {"max_features": 2500},
     "features 8192": {"max_features": 8192},
-    "overlap 3": {"overlap": 3},
+    "overlap 2": {"overlap": 2},
     "overlap 4": {"overlap": 4},
     "overlap 8": {"overlap": 8},
     "long side 960": {"long_side": 960},

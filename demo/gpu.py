@@ -197,6 +197,7 @@ class ZeroGpuBackend:
         on_progress: OnProgress,
         early: EarlyFeatures | None = None,
     ) -> np.ndarray:
+        """As `Backend.predict`. `early` stays empty: what is rented for a moment hands over maps alone."""
         from sfmttr.types import Progress
 
         on_progress(Progress(stage, 0, len(images), "waiting for a GPU"))

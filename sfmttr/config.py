@@ -46,7 +46,7 @@ class SfmConfig:
     max_features: int = 4096
     """SIFT features an image."""
     contrast: float = 0.0133
-    """Least contrast of a feature (1: black to white). Common is 0.02, which finds little on walls and furniture."""
+    """Least contrast of a feature (1: black to white). COLMAP's 0.02 finds a quarter fewer points in RedKitchen."""
     overlap: int = 3
     """Each frame is matched with those less than this many after it, and as many at distances 1, 2, 4, ..."""
     exhaustive_up_to: int = 30

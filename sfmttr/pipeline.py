@@ -143,7 +143,7 @@ class _Run:
         self._path = folder.path
         self._timings: dict[str, float] = {}
         self._said_beside: np.ndarray | None = None
-        self._early: EarlyFeatures = {}
+        self._early: EarlyFeatures | None = {}  # None: nobody will need them
         """What the unrefined network says, where that was computed while structure-from-motion was at work."""
 
     # ------------------------------------------------------------------------------- mechanics
@@ -396,8 +396,7 @@ class _Run:
             self._on_step(step, live)
 
         network = self._learner(aligned.alignment)
-        # Handed over: nobody else needs them, and they are large.
-        early, self._early = self._early, {}
+        early, self._early = self._early or {}, None  # they are large
         task = RefineTask(network, self._images, targets, config, self._config.seed, tuple(left_out), views, early)
         return self._backend.refine(task, on_step)
 
@@ -463,6 +462,8 @@ class _Run:
         refine = aligned is not None and (aligned.trust.trusted or self._config.force)
         if not refine and aligned is not None:
             advice = aligned.trust.statement
+        if not refine:
+            self._early = None
         maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before(aligned)}
         refined = None
         if aligned is None or not refine:

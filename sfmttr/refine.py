@@ -30,7 +30,7 @@ from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
 from sfmttr.lora import add_low_rank, merged_state
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.photometric import PhotometricLoss, TargetView
-from sfmttr.predict import of_each
+from sfmttr.predict import EarlyFeatures, of_each
 from sfmttr.targets import FrameTargets, Targets
 
 
@@ -184,7 +184,7 @@ class Refinement:
         *,
         left_out: Collection[int] = (),
         views: Mapping[int, TargetView] | None = None,
-        early: Mapping[int, tuple[Tensor, ...]] | None = None,
+        early: EarlyFeatures | None = None,
         checkpoint: RefineCheckpoint | None = None,
     ) -> None:
         if not targets.train or not targets.validation:

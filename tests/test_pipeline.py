@@ -343,6 +343,25 @@ def test_early_features_of_a_frame_are_computed_once(
     assert (seen["refine"] == 0) is once
 
 
+def test_early_features_are_kept_for_a_refinement_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are large: without a model nobody will ask for them."""
+    kept: list[bool] = []
+
+    def predict(*arguments: Any) -> np.ndarray:
+        kept.append(arguments[-1] is not None)
+        return predict_maps(*arguments)
+
+    monkeypatch.setattr("sfmttr.backend.predict_maps", predict)
+    config = replace(CONFIG, split=SplitConfig())
+    bench.sfm.found = False
+    bench.run(config)
+    assert kept == [False]
+    bench.sfm.found = True
+    shutil.rmtree(bench.out)
+    bench.run(config)
+    assert kept == [False, True, False]  # before and, of the refined network, after
+
+
 def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:
     def cancel(progress: Progress) -> None:
         if progress.note == "mapping, elsewhere":

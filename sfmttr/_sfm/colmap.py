@@ -31,8 +31,6 @@ _LIBRARY_GUESS = 1.2
 _SERIAL_UP_TO_IMAGES = 120
 """Mapping of so few images hardly gains by threads that wait for each other: one is as quick, and leaves the other
 cores to what runs beside it."""
-_LEAST_TRIALS = 30
-"""Of a pair's RANSAC, where matches are so good that fewer would do; the library's 100 are half of a pair's time."""
 _WIDE_ANGLE_DEG = 8.0
 """A first pair gains nothing by a larger triangulation angle than this."""
 _MOST = 0.5
@@ -69,18 +67,14 @@ def extract(job: Job, report: Report) -> None:
     with closing(pycolmap.Database.open(job.database)) as database, ThreadPoolExecutor(threads) as pool:
         known = {image.name for image in database.read_all_images()}
         files = [file for file in job.files if file not in known]
+        camera, rig_id = _camera(database, job)
         for done, (file, found) in enumerate(zip(files, pool.map(features, files), strict=True), start=1):
-            _write(database, job, file, found)
+            _write(database, camera, rig_id, file, found)
             report("features", len(known) + done, len(job.files))
 
 
-def _write(database: pycolmap.Database, job: Job, file: str, found: Features) -> None:
-    """One image with its features into the database: all images are of one camera, which comes with the first."""
-    cameras = database.read_all_cameras()
-    if cameras:
-        camera, rig_id = cameras[0], database.read_all_rigs()[0].rig_id
-    else:
-        camera, rig_id = _write_camera(database, job, found.image_hw)
+def _write(database: pycolmap.Database, camera: pycolmap.Camera, rig_id: int, file: str, found: Features) -> None:
+    """One image with its features into the database."""
     image_id = database.write_image(pycolmap.Image(name=file, camera_id=camera.camera_id))
     frame = pycolmap.Frame()
     frame.rig_id = rig_id
@@ -91,10 +85,13 @@ def _write(database: pycolmap.Database, job: Job, file: str, found: Features) ->
     database.write_descriptors(image_id, descriptors)
 
 
-def _write_camera(database: pycolmap.Database, job: Job, hw: tuple[int, int]) -> tuple[pycolmap.Camera, int]:
-    """The clip's camera in the database, and the number of the rig that it is all of."""
-    height, width = hw
-    guess_px = _LIBRARY_GUESS * max(hw)
+def _camera(database: pycolmap.Database, job: Job) -> tuple[pycolmap.Camera, int]:
+    """The camera in the database, which all images are of, and the number of the rig that it is all of."""
+    if database.num_cameras():
+        return database.read_all_cameras()[0], database.read_all_rigs()[0].rig_id
+    with Image.open(Path(job.images) / job.files[0]) as first:
+        width, height = first.size
+    guess_px = _LIBRARY_GUESS * max(width, height)
     unnumbered = pycolmap.INVALID_CAMERA_ID
     camera = pycolmap.Camera.create_from_model_name(unnumbered, job.camera_model, guess_px, width, height)
     if job.camera_params:
@@ -149,7 +146,7 @@ def match(job: Job, report: Report) -> int:
     matching.guided_matching = job.recipe.guided_matching
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = job.seed
-    verification.ransac.min_num_trials = _LEAST_TRIALS
+    verification.ransac.min_num_trials = job.recipe.least_trials
     # The library has no callbacks for matches: the parent counts rows in the database. Not this process: Python's
     # SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
     report("matching", 0, len(pairs))

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sfmttr.config import SfmConfig
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
 MAPPING = "mapping"
 """What the child says it is doing when it finds poses and points: most of that on one core."""
 RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
-
-
 FIRST_RUNG = "standard"
 """The rung that is tried first."""
 
@@ -45,13 +44,16 @@ class Recipe:
 
     name: str = FIRST_RUNG
     extractor: Extractor = Extractor.OPENCV
-    long_side: int = 880
-    max_features: int = 4096
-    contrast: float = 0.0133
+    long_side: int = SfmConfig.long_side
+    max_features: int = SfmConfig.max_features
+    contrast: float = SfmConfig.contrast
     """Least contrast of a feature, times the three levels of an octave, as OpenCV counts; 1 is white beside black."""
-    overlap: int = 3
+    overlap: int = SfmConfig.overlap
     """Which neighbours images are matched with (`colmap.image_pairs`); 0: every image with every other."""
     guided_matching: bool = False
+    least_trials: int = 30
+    """Of a pair's RANSAC, where matches are so good that fewer would do. The library's 100 find as many inliers, and
+    matching takes a sixth longer."""
     mapper: Mapper = Mapper.INCREMENTAL
     every: int = 1
     """Map every n-th frame first, then add the others to that model."""

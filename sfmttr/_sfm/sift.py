@@ -1,7 +1,7 @@
 """SIFT features (Lowe, IJCV 2004) of an image, by OpenCV. Used in the child process only.
 
 A third of the time of the extractor in pycolmap's wheels. With the same settings a reconstruction has a tenth to a
-quarter fewer points, which are as accurate (`benchmarks.sfm --settings default "library's features"`).
+quarter fewer points, which are about as accurate (`benchmarks.sfm --settings default "library's features"`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Features:
     scale in those pixels; orientation in radians."""
     descriptors: np.ndarray
     """(K, 128) uint8: square roots of SIFT's shares (RootSIFT: Arandjelovic and Zisserman, CVPR 2012)."""
-    image_hw: tuple[int, int]
 
 
 def sift(image: Path, long_side: int, most: int, contrast: float) -> Features:
-    """The `most` features of an image of most contrast, of those with at least `contrast` (of 1, black to white).
+    """About `most` features of an image, those of most contrast, which is at least `contrast` (`Recipe.contrast`).
 
-    The image is looked at with its longer side at most `long_side`, and doubled once.
+    The image is looked at with its longer side at most `long_side`, and doubled once. A place whose gradients have
+    several main directions is several features, and none of them is left out.
     """
     with Image.open(image) as picture:
         grey = np.asarray(picture.convert("L"))
-    height, width = hw = grey.shape
-    ratio = min(1.0, long_side / max(hw))
+    height, width = grey.shape
+    ratio = min(1.0, long_side / max(height, width))
     if ratio < 1:
         small_wh = round(ratio * width), round(ratio * height)
         grey = cv2.resize(grey, small_wh, interpolation=cv2.INTER_AREA)
@@ -45,11 +45,11 @@ def sift(image: Path, long_side: int, most: int, contrast: float) -> Features:
     finder = cv2.SIFT.create(nfeatures=most, contrastThreshold=contrast, enable_precise_upscale=True)
     points, descriptors = finder.detectAndCompute(grey, None)
     if not points:
-        return Features(np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8), hw)
+        return Features(np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8))
     found = np.array([(*p.pt, p.size / 2, np.radians(p.angle)) for p in points])
     found[:, :2] = (found[:, :2] + 0.5) * (width / grey.shape[1], height / grey.shape[0])  # OpenCV counts from centres
     found[:, 2] /= ratio
-    return Features(found.astype(np.float32), _root(descriptors), hw)
+    return Features(found.astype(np.float32), _root(descriptors))
 
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
