@@ -78,6 +78,15 @@ class Visit:
         self.page.locator("#tabs .overflow-menu > button").click()
         self.page.locator("#tabs .overflow-dropdown").get_by_text(name, exact=True).click()
 
+    def advanced(self) -> None:
+        """Open the settings that are folded away.
+
+        gradio makes fields when they are first shown, and what is typed into them in that very moment is lost: on a
+        busy machine for a fifth of a second. No one can type as quickly; a test can.
+        """
+        self.page.locator("#advanced > button").click()
+        self.page.wait_for_timeout(1000)
+
     def stop_in(self, title: str, patience_s: float) -> None:
         """Press Stop while the step of this title is being done."""
         now = self.page.locator("#live .steps li.now .title", has_text=title)

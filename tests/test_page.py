@@ -301,7 +301,7 @@ def test_leaving_ends_the_run(browser: Browser, url: str, service: Service) -> N
 def test_a_setting_changed_in_haste_is_not_lost(visit: Visit, patience_ms: int) -> None:
     """An answer that is on its way when the next change is made must neither swallow it nor come out on top."""
     page = visit.open()
-    page.locator("#advanced > button").click()
+    visit.advanced()
     frames = page.locator("#max-frames input[type=number]")
     page.locator("#example-street").click()
     expect(page.locator("#preview .facts")).to_contain_text("60 of 60")
@@ -329,7 +329,7 @@ def test_a_model_in_a_folder_is_named_by_keyboard_and_refined(
     page = visit.open()
     page.locator("#example-room").click()
     expect(page.locator("#preview .facts")).to_contain_text("60")
-    page.locator("#advanced > button").click()
+    visit.advanced()
     page.locator("#max-frames input[type=number]").fill("14")
     page.locator("#max-frames input[type=number]").press("Tab")
     expect(page.locator("#preview .facts")).to_contain_text("14 of 60")
@@ -376,7 +376,7 @@ def test_bad_uploads_end_with_a_sentence_and_the_next_upload_works(
     for upload in bad_uploads(room, tmp_path / "bad").values():
         page.set_input_files("#upload input[type=file]", str(upload.file))
         if upload.intrinsics:
-            page.locator("#advanced > button").click()
+            visit.advanced()
             page.locator("#intrinsics textarea, #intrinsics input").first.fill(upload.intrinsics)
         page.locator("#preview .facts, #preview .notice").first.wait_for()
         if page.locator("#preview .facts").count():
