@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
+from export.patterns import plain_conv
 from export.ranges import STEPS
-from export.rewrite import Rewriter, attributes, plain_conv
+from export.rewrite import Rewriter, attributes
 
 _LEAST_END = 3.0
 """Of the range of an ELU's input, see `_elu_of_tables`."""

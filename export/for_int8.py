@@ -13,16 +13,15 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from export.rewrite import Rewriter, attributes, plain_conv
+from export.patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv
+from export.rewrite import Rewriter, attributes
 from export.to_onnx import in_network
 
 LEVELS = 4
 """Outputs that share what one 8-bit number would be too coarse for: see `in_levels`."""
 _FEW_INPUTS = 4
 _FEW_OUTPUTS = 16
-_ACTIVATIONS = frozenset({"Elu", "Relu", "LeakyRelu", "Sigmoid", "Tanh"})
 _TO_PIXELS = "/DepthToSpace"
-_TWICE = [1.0, 1.0, 2.0, 2.0]
 
 
 def few_channels_in_squares(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
@@ -127,7 +126,7 @@ def clip_of(conv_name: str) -> str:
 
 def _tail(rewriter: Rewriter, resize: NodeProto) -> _Tail | None:
     """The tail that `resize` begins, if it does."""
-    if resize.op_type != "Resize" or not _doubles(rewriter, resize):
+    if not doubles(rewriter, resize):
         return None
     nodes = [resize]
     convs: list[NodeProto] = []
@@ -137,8 +136,8 @@ def _tail(rewriter: Rewriter, resize: NodeProto) -> _Tail | None:
     while node is not None and len(convs) < 2:
         nodes.append(node)
         if node.op_type == "Pad" and len(pads) == len(convs):
-            pads.append(_pads_one(rewriter, node))
-        elif node.op_type in _ACTIVATIONS and len(convs) == 1 and activation is None and len(pads) == 1:
+            pads.append(pads_one(rewriter, node))
+        elif node.op_type in ACTIVATIONS and len(convs) == 1 and activation is None and len(pads) == 1:
             activation = node
         elif plain_conv(rewriter, node) is not None:
             if len(pads) == len(convs):
@@ -154,14 +153,9 @@ def _tail(rewriter: Rewriter, resize: NodeProto) -> _Tail | None:
 
 def _can_be_squares(rewriter: Rewriter, convs: list[NodeProto], pads: list[str]) -> bool:
     for conv, pad in zip(convs, pads, strict=True):
-        weight, given = plain_conv(rewriter, conv), attributes(conv)
+        weight = plain_conv(rewriter, conv)
         assert weight is not None
-        own = [0 if pad else 1] * 4
-        if (
-            weight.shape[2:] != (3, 3)
-            or set(given.get("strides", [1])) != {1}
-            or list(given.get("pads", [0] * 4)) != own
-        ):
+        if weight.shape[2:] != (3, 3) or not keeps_size(conv, 0 if pad else 1):
             return False
     # The double of a picture is the same reflected or repeated at its edge; what is computed of it is not.
     if pads[0] not in ("", "reflect", "edge") or pads[1] not in ("", "reflect"):
@@ -170,22 +164,6 @@ def _can_be_squares(rewriter: Rewriter, convs: list[NodeProto], pads: list[str])
     assert first is not None
     assert last is not None
     return first.shape[0] <= _FEW_OUTPUTS and 4 * last.shape[0] * LEVELS <= _FEW_OUTPUTS
-
-
-def _doubles(rewriter: Rewriter, node: NodeProto) -> bool:
-    given = attributes(node)
-    scales = rewriter.constant(node.input[2]) if len(node.input) == 3 else None
-    how = (given.get("mode"), given.get("coordinate_transformation_mode"), given.get("nearest_mode"))
-    return scales is not None and list(scales) == _TWICE and how == (b"nearest", b"asymmetric", b"floor")
-
-
-def _pads_one(rewriter: Rewriter, node: NodeProto) -> str:
-    """How a Pad repeats one pixel at every edge of pictures; "other" where it does something else."""
-    amounts = rewriter.constant(node.input[1])
-    if len(node.input) > 2 or amounts is None or list(amounts) != [0, 0, 1, 1] * 2:
-        return "other"
-    mode = attributes(node).get("mode", b"constant").decode()
-    return mode if mode in ("reflect", "edge") else "other"
 
 
 def _tail_in_squares(rewriter: Rewriter, tail: _Tail) -> list[NodeProto]:
@@ -242,6 +220,35 @@ def _of_squares(weight: np.ndarray) -> np.ndarray:
         row, column = a + y - 1, b + x - 1
         result[a, b, :, row % 2, column % 2, :, row // 2 + 1, column // 2 + 1] = weight[:, :, y, x]
     return result.reshape(4 * outputs, 4 * inputs, 3, 3)
+
+
+# ------------------------------------------------------------------------------- one output channel
+
+
+def one_output_channel_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with a group for each input channel where a convolution has one output channel, and then their sum.
+
+    onnxruntime computes output channels in blocks of 16, fifteen of which are then for nothing.
+    """
+    rewriter = Rewriter(model)
+    for node in rewriter:
+        weight = plain_conv(rewriter, node)
+        if weight is not None and weight.shape[0] == 1 and weight.shape[1] > 1 and max(weight.shape[2:]) > 1:
+            rewriter.exchange([node], _split(node, weight, rewriter))
+    return rewriter.model()
+
+
+def _split(node: NodeProto, weight: np.ndarray, rewriter: Rewriter) -> list[NodeProto]:
+    """Weights (1, C, h, w) become (C, 1, h, w), with a group for each channel; ones (1, C, 1, 1) add them up."""
+    _, channels, *_ = weight.shape
+    each = rewriter.add_constant(node.input[1], weight.transpose(1, 0, 2, 3))
+    ones = rewriter.add_constant(f"{node.name}/ones", np.ones((1, channels, 1, 1), np.float32))
+    apart = rewriter.unused(f"{node.output[0]}_channels")
+    given = attributes(node) | {"group": channels}
+    return [
+        helper.make_node("Conv", [node.input[0], each], [apart], name=node.name, **given),
+        helper.make_node("Conv", [apart, ones, *node.input[2:]], node.output, name=f"{node.name}/sum"),
+    ]
 
 
 # ------------------------------------------------------------------------- more than 8 bits of output

@@ -63,7 +63,7 @@ class Int8Quantizer:
         self._feeds = [_feed(frame) for frame in frames]
         model = for_cpu.scales_in_weights(model)
         small_first = {name for name, size in _first(model).items() if size < _FEW_WEIGHTS}
-        model = for_cpu.one_output_channel_apart(for_int8.few_channels_in_squares(model, small_first))
+        model = for_int8.one_output_channel_apart(for_int8.few_channels_in_squares(model, small_first))
         weighted = _weighted(model)
         last = _last(model.graph, weighted)
         in_squares = [name for name in last if for_int8.is_in_squares(model, name)]

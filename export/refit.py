@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, numpy_helper
 
-from export.rewrite import Rewriter, attributes, plain_conv
+from export.patterns import plain_conv
+from export.rewrite import Rewriter, attributes
 from export.session import Feed, ending_at, session_of
 
 _PASSES = 32

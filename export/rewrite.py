@@ -99,18 +99,3 @@ class Rewriter:
 def attributes(node: NodeProto) -> dict[str, Any]:
     """By name; texts are bytes."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def plain_conv(rewriter: Rewriter, node: NodeProto | None) -> np.ndarray | None:
-    """Weights (O, I, h, w) of a convolution of pictures without groups or dilation; None for any other node."""
-    if node is None or node.op_type != "Conv":
-        return None
-    weight, given = rewriter.constant(node.input[1]), attributes(node)
-    if (
-        weight is None
-        or weight.ndim != 4
-        or given.get("group", 1) != 1
-        or given.get("auto_pad", b"NOTSET") != b"NOTSET"
-    ):
-        return None
-    return weight if set(given.get("dilations", [1])) == {1} else None

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto, helper
 
-from export.for_cpu import one_output_channel_apart, quick_on_cpu, scales_in_weights
-from export.for_int8 import first_in_squares, in_levels, is_in_squares, last_in_squares
+from export.for_cpu import (
+    elu_of_exp,
+    filtered_before_doubled,
+    one_output_channel_spread,
+    quick_on_cpu,
+    scales_in_weights,
+)
+from export.for_int8 import first_in_squares, in_levels, is_in_squares, last_in_squares, one_output_channel_apart
 from export.rewrite import Rewriter
 from tests.graphs import kinds, model_of, run
 
@@ -36,10 +43,10 @@ def conv_model(outputs: int, inputs: int, kernel: int, *, bias: bool, group: int
 def test_one_output_channel_is_a_sum_over_input_channels(bias: bool) -> None:
     model = conv_model(1, 6, 3, bias=bias)
     before = model.SerializeToString()
-    quick = quick_on_cpu(model)
+    apart = one_output_channel_apart(model)
     x = normal(2, 6, 9, 11)
-    assert [node.name for node in quick.graph.node] == ["head", "head/sum"]
-    np.testing.assert_allclose(run(quick, x), run(model, x), rtol=1e-4, atol=1e-5)
+    assert [node.name for node in apart.graph.node] == ["head", "head/sum"]
+    np.testing.assert_allclose(run(apart, x), run(model, x), rtol=1e-4, atol=1e-5)
     assert model.SerializeToString() == before
 
 
@@ -48,6 +55,7 @@ def test_one_output_channel_is_a_sum_over_input_channels(bias: bool) -> None:
 )
 def test_others_stay_as_they_are(outputs: int, inputs: int, kernel: int, group: int) -> None:
     model = conv_model(outputs, inputs, kernel, bias=True, group=group)
+    assert one_output_channel_apart(model) == model
     assert quick_on_cpu(model) == model
 
 
@@ -59,7 +67,27 @@ def test_weights_that_two_nodes_share_stay_as_they_are_for_the_other() -> None:
     ]
     model = model_of(nodes, {"w": normal(1, 4, 3, 3), "two": normal(4, 1, 1, 1)}, (1, 4, 6, 7))
     x = normal(1, 4, 6, 7)
-    np.testing.assert_allclose(run(one_output_channel_apart(model), x), run(model, x), rtol=1e-4, atol=1e-4)
+    for rewrite in (one_output_channel_apart, one_output_channel_spread):
+        np.testing.assert_allclose(run(rewrite(model), x), run(model, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pads", [[1, 1, 1, 1], [0, 0, 0, 0], [0, 2, 1, 3]])
+@pytest.mark.parametrize("size", [(3, 5), (1, 4)])
+def test_one_output_channel_told_from_where_a_pixel_goes(size: tuple[int, int], pads: list[int]) -> None:
+    pads = [min(pad, side - 1) for pad, side in zip(pads, size * 2, strict=True)]
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="head", pads=pads)
+    model = model_of([node], {"w": normal(1, 6, *size), "b": normal(1)}, (2, 6, 9, 11))
+    spread = one_output_channel_spread(model)
+    assert kinds(spread) == ["ConvTranspose"]
+    x = normal(2, 6, 9, 11)
+    np.testing.assert_allclose(run(spread, x), run(model, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{"strides": [2, 1], "pads": [1] * 4}, {"pads": [3] * 4}])
+def test_one_output_channel_that_skips_or_lies_outside_stays(given: dict[str, list[int]]) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="head", **given)
+    model = model_of([node], {"w": normal(1, 6, 3, 3)}, (2, 6, 9, 11))
+    assert one_output_channel_spread(model) == model
 
 
 # ----------------------------------------------------------------------------------------- scales
@@ -230,6 +258,94 @@ def test_levels_add_up_to_the_output_within_their_range() -> None:
     middle = float(np.median(exact))
     cut = in_levels(model, "network.2/Conv", middle, float(exact.max()))
     np.testing.assert_allclose(run(cut, x), np.maximum(exact, middle), rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------- filtered, then doubled
+
+
+@pytest.mark.parametrize("activation", ["Elu", "Relu", "Softplus"])
+@pytest.mark.parametrize("pad", ["reflect", "edge", ""])
+def test_filtered_before_doubled_is_the_same(pad: str, activation: str) -> None:
+    model = tail((pad, ""), activation)
+    before = model.SerializeToString()
+    small = filtered_before_doubled(model)
+    assert "Resize" not in kinds(small)
+    weights = {each.name: each.dims for each in small.graph.initializer}
+    assert [weights[node.input[1]] for node in small.graph.node if node.op_type == "Conv"] == [
+        [24, 4, 2, 2],
+        [1, 6, 3, 3],
+    ]
+    # What is done with each value by itself is done before pixels are put in their places.
+    assert (kinds(small).index(activation) < kinds(small).index("ConvTranspose")) == (activation != "Softplus")
+    x = normal(1, 4, 5, 7)
+    np.testing.assert_allclose(run(small, x), run(model, x), rtol=1e-4, atol=1e-4)
+    assert model.SerializeToString() == before
+
+
+def doubled(factor: float = 2.0, kernel: int = 3, group: int = 1, **given: Any) -> onnx.ModelProto:
+    """Doubled and filtered; `given` are attributes of the one or the other."""
+    resize: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    conv: dict[str, Any] = {"pads": [1] * 4, "group": group}
+    for name, value in given.items():
+        (resize if name in resize else conv)[name] = value
+    constants = {"s": np.array([1, 1, factor, factor], np.float32), "w": normal(4, 4 // group, kernel, kernel)}
+    nodes = [
+        helper.make_node("Resize", ["x", "", "s"], ["v"], name="network/Resize", **resize),
+        helper.make_node("Conv", ["v", "w"], ["y"], name="network.1/Conv", **conv),
+    ]
+    return model_of(nodes, constants, (1, 4, 5, 7))
+
+
+def test_filtered_before_doubled_needs_no_more_than_the_two() -> None:
+    model, x = doubled(), normal(1, 4, 5, 7)
+    small = filtered_before_doubled(model)
+    assert kinds(small) == ["Conv", "ConvTranspose"]
+    np.testing.assert_allclose(run(small, x), run(model, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"factor": 3.0},
+        {"mode": "linear"},
+        {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "ceil"},
+        {"strides": [2, 2]},
+        {"pads": [0] * 4},
+        {"kernel": 5},
+        {"group": 2},
+    ],
+)
+def test_what_is_doubled_or_filtered_otherwise_stays(other: dict[str, Any]) -> None:
+    model = doubled(**other)
+    assert filtered_before_doubled(model) == model
+
+
+def test_what_is_doubled_for_others_too_stays() -> None:
+    model = doubled()
+    model.graph.output.append(helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, None))
+    assert filtered_before_doubled(model) == model
+
+
+# -------------------------------------------------------------------------------------------- ELU
+
+
+def elu(**given: float) -> onnx.ModelProto:
+    return model_of([helper.make_node("Elu", ["x"], ["y"], name="act", **given)], {}, (1, 1, 1, 9))
+
+
+def test_elu_of_exp_is_the_same_where_exp_has_no_number_left() -> None:
+    x = np.array([-np.inf, -1e30, -90, -1, -1e-6, 0, 2, 100, np.inf], np.float32).reshape(1, 1, 1, 9)
+    quick = elu_of_exp(elu())
+    assert "Elu" not in kinds(quick)
+    np.testing.assert_allclose(run(quick, x), run(elu(), x), rtol=1e-6, atol=1e-7)
+
+
+def test_another_elu_stays() -> None:
+    assert elu_of_exp(elu(alpha=2.0)) == elu(alpha=2.0)
 
 
 # ------------------------------------------------------------------------------------------- tool
