@@ -109,7 +109,7 @@ def export_run(
             write_json(part / spec.REPORT, report.to_json())
         if folder is not None:
             key = settings_key(report.metadata.weights_sha256, config)
-            folder.record(STAGE, key, [target], time.perf_counter() - started)
+            folder.record(STAGE, key, [target], time.perf_counter() - started, voids=(KIT_STAGE,))
     return replace(report, folder=target)
 
 

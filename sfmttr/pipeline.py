@@ -92,28 +92,34 @@ def run(
     A second call with the same `out` goes on at the first stage that is missing or whose settings changed.
     Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
     """
-    is_new = not out.exists()
+    is_new, is_ours = not out.exists(), False
     try:
         with RunFolder(out) as folder:
+            is_ours = True  # from here on: another process may be at work in it
             folder.describe(config, config.seed)
             return _Run(clip, folder, config, on_progress, on_step, backend or LocalBackend(config.device)).execute()
     except BaseException as error:
         stopped = (Cancelled, KeyboardInterrupt)
         # Who stopped may go on from the frames; who gave wrong input gets no half-written run.
         worth_keeping = ("frames", "sfm", "depth") if isinstance(error, stopped) else ("sfm", "depth")
-        if is_new and not any((out / name).exists() for name in worth_keeping):
+        if is_new and is_ours and not any((out / name).exists() for name in worth_keeping):
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def clip_identity(clip: Path) -> tuple[str, int, int]:
-    """What a clip is known by between runs: name, size and time of change (of the newest file in a folder)."""
+def clip_identity(clip: Path) -> tuple[str, list[tuple[str, int, int]]]:
+    """What a clip is known by between runs: its name, and name, size and time of change of its file or files."""
     try:
         files = sorted(clip.iterdir()) if clip.is_dir() else [clip]
-        stats = [file.stat() for file in files if file.exists()]
+        stats = [(file.name, file.stat()) for file in files if file.exists()]
     except OSError as error:
         raise ClipError(f"{clip} cannot be read ({error.strerror}): check its permissions.") from error
-    return clip.name, sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+    return clip.name, [(name, each.st_size, each.st_mtime_ns) for name, each in stats]
+
+
+def reconstructions() -> Path:
+    """Where reconstructions are kept for the next run of the same frames."""
+    return cache_folder() / "sfm"
 
 
 def weights_hash(network: DepthNetwork) -> str:
@@ -194,7 +200,8 @@ class _Run:
         if self._config.intrinsics is not None:
             camera = parse_intrinsics(self._config.intrinsics, self._frames.source_hw, self._frames.hw)
             config = replace(config, intrinsics=camera)
-        key = settings_key(self._frames.content_hash, config)
+        given = config.model_folder
+        key = settings_key(self._frames.content_hash, config if given is None else [config, sfm.model_identity(given)])
         if self._folder.is_fresh("sfm", key):
             return self._stage("sfm", key, [], _unreachable, lambda: sfm.load_model(self._frames, folder))
         self._void("sfm")
@@ -206,7 +213,7 @@ class _Run:
                     beside.start()
                 self._on_progress(progress)
 
-            model = sfm.reconstruct(self._frames, config, folder, on_progress, cache_folder() / "sfm")
+            model = sfm.reconstruct(self._frames, config, folder, on_progress, reconstructions())
             self._said_beside = beside.result(self._on_progress)
         self._timings["sfm"] = time.perf_counter() - started
         if isinstance(model, SparseModel):  # a failure is not kept: it may have been for want of time

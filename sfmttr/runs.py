@@ -402,17 +402,19 @@ class RunFolder:
         files = ((self.path / name, size) for name, size in record.files.items())
         return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
-    def record(self, stage: str, key: str, files: Iterable[Path], seconds: float) -> StageRecord:
+    def record(
+        self, stage: str, key: str, files: Iterable[Path], seconds: float, voids: Iterable[str] = ()
+    ) -> StageRecord:
         """Note that `stage` is finished. `files` lie in the run folder; folders among them stand for all they hold.
 
-        Stages recorded after an earlier run of the same stage were made from what it replaces: they are dropped,
-        with their files. Raises ValueError for a file that is missing or lies elsewhere.
+        What an earlier run of the same stage wrote, and now is not among `files`, is deleted, and so are the stages
+        `voids` that were made from it; all others stay. Raises ValueError for a file that is missing or lies elsewhere.
         """
         sizes = dict(sorted(self._sizes(files)))
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         record = StageRecord(stage, key, finished, round(float(seconds), 3), sizes)
-        kept = (*self._stages_before(stage), record)
-        self._keep(kept)
+        gone = {stage, *voids}
+        self._keep((*(each for each in self._manifest.stages if each.name not in gone), record))
         return record
 
     def invalidate(self, stages: Iterable[str]) -> None:
@@ -421,10 +423,6 @@ class RunFolder:
         kept = tuple(record for record in self._manifest.stages if record.name not in gone)
         if kept != self._manifest.stages:
             self._keep(kept)
-
-    def _stages_before(self, stage: str) -> tuple[StageRecord, ...]:
-        names = [record.name for record in self._manifest.stages]
-        return self._manifest.stages[: names.index(stage)] if stage in names else self._manifest.stages
 
     def _keep(self, stages: tuple[StageRecord, ...]) -> None:
         before = {name for record in self._manifest.stages for name in record.files}

@@ -118,6 +118,17 @@ def load_model(frames: FrameSet, folder: Path) -> SparseModel:
     return SparseModel(sparse.views, sparse.points, card.health, card.rung, card.attempts, card.seconds, folder)
 
 
+def model_identity(model_folder: Path) -> list[tuple[str, int, int]]:
+    """What the model in a folder, that `import_model` would take, is known by between runs: it changes when its files
+    do. Raises `ReconstructionError` when there is none."""
+    return store.identity(model_folder)
+
+
+def sweep_cache(cache: Path, keep_s: float) -> int:
+    """Delete reconstructions in a `cache` that were not used for so long; give how many went."""
+    return store.sweep(cache, keep_s)
+
+
 def another_try(note: str) -> str:
     """What is tried, by a progress note of a reconstruction; empty while it is what is tried first."""
     rung = note.partition(", ")[2]

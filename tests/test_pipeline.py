@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from export.pipeline import ExportConfig, export_run
+from export.spec import Variant
 from sfmttr import networks, outputs, pipeline, video, viz
 from sfmttr.__main__ import main
 from sfmttr.api import refine_clip
@@ -33,13 +36,13 @@ from sfmttr.config import (
     TruthConfig,
     VideoConfig,
 )
-from sfmttr.errors import Cancelled
+from sfmttr.errors import Cancelled, RunFolderError
 from sfmttr.evaluation import evaluate_run
 from sfmttr.geometry import resize_numpy
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.predict import predict_maps
 from sfmttr.results import RunResult
-from sfmttr.runs import read_manifest
+from sfmttr.runs import RunFolder, read_manifest
 from sfmttr.targets import Observations
 from sfmttr.trust import Trust
 from sfmttr.types import Progress
@@ -278,6 +281,53 @@ def test_a_deleted_file_is_made_again(bench: Bench) -> None:
     bench.run()
     (bench.out / "depth" / "after.npz").unlink()
     assert bench.stages_made() == {"after", "after_fused", "outputs"}
+
+
+def test_exporting_again_leaves_what_was_made_meanwhile(bench: Bench) -> None:
+    fp32 = ExportConfig(variants=(Variant.FP32,))
+    bench.run()
+    export_run(bench.out, config=fp32)
+    bench.run(replace(CONFIG, fuse=FuseConfig(prior=0.2)))  # what it makes anew then stands behind the export
+    export_run(bench.out, config=fp32)
+    assert sorted(bench.stages()) == sorted([*STAGES, "export"])
+    assert bench.missing() == []
+    assert bench.stages_made(replace(CONFIG, fuse=FuseConfig(prior=0.2))) == set()
+
+
+def test_another_model_in_the_same_folder_is_taken(bench: Bench, tmp_path: Path) -> None:
+    given = tmp_path / "colmap"
+    given.mkdir()
+    for name in ("cameras", "images", "points3D"):
+        (given / f"{name}.txt").write_text("# what is in it is read off the truth\n")
+    config = replace(CONFIG, sfm=replace(CONFIG.sfm, model_folder=given))
+    bench.run(config)
+    assert bench.stages_made(config) == set()
+    (given / "points3D.txt").write_text("# and now another\n")
+    assert bench.stages_made(config) == set(STAGES) - {"frames", "before"}
+
+
+def test_pictures_that_change_names_are_another_clip(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_text("as long as the other")
+        os.utime(tmp_path / f"{number}.png", (0, number))
+    before = pipeline.clip_identity(tmp_path)
+    assert pipeline.clip_identity(tmp_path) == before
+    for old, new in (("1.png", "other"), ("2.png", "1.png"), ("other", "2.png")):
+        (tmp_path / old).rename(tmp_path / new)
+    exchanged = pipeline.clip_identity(tmp_path)
+    assert exchanged != before
+    (tmp_path / "2.png").rename(tmp_path / "3.png")
+    assert pipeline.clip_identity(tmp_path) not in (before, exchanged)
+
+
+def test_a_folder_that_another_run_holds_is_left_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been made between the look whether there is one and the attempt to lock it."""
+    bench.out.mkdir()
+    with RunFolder(bench.out):
+        monkeypatch.setattr(Path, "exists", lambda path: path != bench.out and os.path.exists(path))
+        with pytest.raises(RunFolderError, match="in use"):
+            bench.run()
+        assert os.path.exists(bench.out / "manifest.json")
 
 
 @pytest.mark.parametrize("stage", ["frames", "before", "refine", "after", "outputs"])

@@ -76,13 +76,20 @@ def test_invalidating_drops_these_stages_and_their_files(tmp_path):
         assert not (tmp_path / "refine").exists()
 
 
-def test_recording_again_drops_what_was_made_from_the_old_result(tmp_path):
+def test_recording_again_drops_what_it_is_said_to_void_and_files_of_old_and_nothing_else(tmp_path):
     with RunFolder(tmp_path) as run:
-        _finish(run, "sfm", "old", "points.txt")
+        _finish(run, "sfm", "old", "sfm/points.txt", "sfm/log.txt")
         _finish(run, "refine", "old", "weights.txt")
-        _finish(run, "sfm", "new", "points.txt")
+        _finish(run, "outputs", "old", "cloud.ply")
+        _finish(run, "sfm", "new", "sfm/other.txt", "sfm/points.txt")
         assert run.is_fresh("sfm", "new")
+        assert not (tmp_path / "sfm/log.txt").exists()
+        assert run.is_fresh("refine", "old")
+        run.record("sfm", "newest", [tmp_path / "sfm"], 1.0, voids=("refine",))
+        assert run.is_fresh("sfm", "newest")
         assert not run.is_fresh("refine", "old")
+        assert not (tmp_path / "weights.txt").exists()
+        assert run.is_fresh("outputs", "old")
 
 
 def test_files_from_elsewhere_are_refused(tmp_path):

@@ -22,6 +22,7 @@ from sfmttr import sfm, trust
 from sfmttr._sfm import child as sfm_child
 from sfmttr._sfm import colmap as sfm_colmap
 from sfmttr._sfm import health as sfm_health
+from sfmttr._sfm import store
 from sfmttr._sfm.halves import halves_disagreement
 from sfmttr._sfm.health import HealthFigures, health_score
 from sfmttr._sfm.job import Facts, Job, Mapper, RawModel, Recipe
@@ -181,6 +182,28 @@ def _as_arrays(named: tuple[str, tuple[float, ...]]) -> tuple[str, np.ndarray]:
 def test_unsupported_camera_is_named() -> None:
     with pytest.raises(ReconstructionError, match="OPENCV_FISHEYE"):
         camera_from_colmap("OPENCV_FISHEYE", np.zeros(12), (480, 640))
+
+
+@pytest.mark.parametrize(
+    ("params", "hw"),
+    [
+        ([0, 500, 320, 240], (480, 640)),
+        ([500, -80, 320, 240], (480, 640)),
+        ([500, np.nan, 320, 240], (480, 640)),
+        ([500, 500, 320, 240], (0, 0)),
+    ],
+)
+def test_cameras_that_there_cannot_be(params: list[float], hw: tuple[int, int]) -> None:
+    with pytest.raises(ReconstructionError, match="camera that there cannot be"):
+        camera_from_colmap("PINHOLE", np.array(params, float), hw)
+
+
+@pytest.mark.parametrize("pose", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.diag([2.0, 2.0, 2.0, 1.0])])
+def test_poses_that_are_none(pose: np.ndarray, raw: RawModel, frames: FrameSet) -> None:
+    poses = raw.cam_from_world.copy()
+    poses[1] = pose
+    with pytest.raises(ReconstructionError, match="no pose for its image"):
+        sparse_from_raw(replace(raw, cam_from_world=poses), np.arange(len(raw.image_name)), frames)
 
 
 # -------------------------------------------------------------------------------------------------- health
@@ -782,6 +805,34 @@ def test_cached_model_needs_no_child(
     np.testing.assert_array_equal(again.points.xyz_in_world, layered.model.points.xyz_in_world)
     other = sfm.reconstruct(layers, replace(LAYERS_CONFIG, seed=1), tmp_path / "other", cache=layered.folder / "cache")
     assert isinstance(other, NoModel)  # another seed is another reconstruction, and this child fails
+
+
+def test_a_cache_that_cannot_be_written_or_read_costs_nothing_else(
+    layered: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, (cached,) = tmp_path / "source", (layered.folder / "cache").iterdir()
+    assert store.restore(cached, source)
+    (tmp_path / "file").write_text("no folder")
+    store.keep(source, tmp_path / "file" / cached.name)
+    assert "cannot be kept" in caplog.text
+    assert not store.restore(cached, tmp_path / "file" / "there")
+    assert "made anew" in caplog.text
+
+
+def test_the_cache_keeps_what_was_used_last(layered: SimpleNamespace, tmp_path: Path) -> None:
+    (cached,) = (layered.folder / "cache").iterdir()
+    cache = tmp_path / "cache"
+    names = [f"{i:032x}" for i in range(4)]
+    for age_s, name in enumerate(names):
+        store.keep(cached, cache / name)
+        os.utime(cache / name, (time.time() - 1000 * age_s,) * 2)
+    (cache / "notes").mkdir()
+    assert store.restore(cache / names[3], tmp_path / "out")  # now it was used last
+    assert store.sweep(cache, most=3) == 1
+    assert {path.name for path in cache.iterdir()} == {names[0], names[1], names[3], "notes"}
+    assert sfm.sweep_cache(cache, 500.0) == 1
+    assert {path.name for path in cache.iterdir()} == {names[0], names[3], "notes"}
+    assert sfm.sweep_cache(tmp_path / "nowhere", 0.0) == 0
 
 
 def test_one_thread_repeats_bit_for_bit(layers: FrameSet, layered: SimpleNamespace, tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ class Facts:
     """A message in plain words when the task failed in a known way."""
 
     def write(self, folder: Path) -> None:
-        (folder / FACTS_FILE).write_text(json.dumps(asdict(self), sort_keys=True, indent=1), encoding="utf-8")
+        part = folder / f"{FACTS_FILE}.part"  # the child may be killed at any moment
+        part.write_text(json.dumps(asdict(self), sort_keys=True, indent=1), encoding="utf-8")
+        part.replace(folder / FACTS_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Facts:

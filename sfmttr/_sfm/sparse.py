@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ def camera_from_colmap(model: str, params: np.ndarray, hw: HW) -> Camera:
     values = {name: float(value) for name, value in zip(names, params, strict=False)}
     if "f" in values:
         values["fx"] = values["fy"] = values.pop("f")
+    if min(hw) < 1 or not all(math.isfinite(each) for each in values.values()) or min(values["fx"], values["fy"]) <= 0:
+        raise ReconstructionError(f"The model has a camera that there cannot be: {hw[1]} x {hw[0]} pixels, {values}.")
     return Camera(hw, **values)
 
 
@@ -66,6 +69,8 @@ def sparse_from_raw(raw: RawModel, frame_of_image: np.ndarray, frames: FrameSet)
     ):
         if frame < 0:
             continue
+        if not _is_pose(raw.cam_from_world[image]):
+            raise ReconstructionError(f"The model has no pose for its image {raw.image_name[image]}.")
         camera, scale = _camera_at(raw, int(raw.image_camera[image]), frames.hw)
         cameras[image] = camera
         xyz_in_cam = transform(raw.cam_from_world[image], raw.xyz_in_world[raw.obs_point[rows]])
@@ -123,14 +128,20 @@ def _rows_by(key: np.ndarray, count: int) -> list[np.ndarray]:
     return np.split(order, np.searchsorted(key[order], np.arange(1, count)))
 
 
+def _is_pose(cam_from_world: np.ndarray) -> bool:
+    """Whether (4, 4) turns and moves, and does nothing else."""
+    rotation = cam_from_world[:3, :3]
+    return bool(np.isfinite(cam_from_world).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4))
+
+
 def _camera_at(raw: RawModel, camera: int, hw: HW) -> tuple[Camera, np.ndarray]:
     """The camera scaled to the stored frames, and what its pixels are multiplied by."""
     own = raw.hw(camera)
+    found = camera_from_colmap(str(raw.camera_model[camera]), raw.camera_params[camera], own)
     if abs(own[1] / own[0] / (hw[1] / hw[0]) - 1) > _ASPECT_TOLERANCE:
         raise ReconstructionError(
             f"The model is of images of {own[1]} x {own[0]} pixels, the frames have another aspect ({hw[1]} x {hw[0]})."
         )
-    found = camera_from_colmap(str(raw.camera_model[camera]), raw.camera_params[camera], own)
     return found.scaled_to(hw), np.array([hw[1] / own[1], hw[0] / own[0]])
 
 

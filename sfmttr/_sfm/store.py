@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,12 @@ from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError
 from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 
+_log = logging.getLogger(__name__)
 CARD_FILE = "sfm.json"
+KEPT = 100
+"""In the cache, at most: each takes some megabytes."""
+_CACHED = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[0-9a-f]{32}\.(new|old)")
+"""A reconstruction, or what a killed process left of one."""
 _FORMAT = 3
 """Counted up when what is stored changes its meaning: older caches are then not used."""
 _MAY_BE_NONE = {field.name for field in fields(SfmHealth) if field.default is None}
@@ -84,16 +92,43 @@ def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> s
 
 
 def restore(cached: Path, folder: Path) -> bool:
-    """Copy a cached reconstruction to `folder`; False when there is none."""
+    """Copy a cached reconstruction to `folder`; False when there is none, or none that can be read."""
     if not has_model(cached) or not (cached / CARD_FILE).exists():
         return False
-    _copy_whole(cached, folder)
+    try:
+        _copy_whole(cached, folder)
+        os.utime(cached)  # it was of use: `sweep` takes others first
+    except OSError as error:
+        _log.warning("a kept reconstruction cannot be used (%s); it is made anew", error)
+        return False
     return True
 
 
 def keep(folder: Path, cached: Path) -> None:
-    """Copy a reconstruction into the cache."""
-    _copy_whole(folder, cached)
+    """Copy a reconstruction into the cache, which then holds no more than `KEPT`. Does without where that cannot be:
+    a full disk, or one that may not be written, is no reason to lose what was computed."""
+    try:
+        if not has_model(cached):
+            _copy_whole(folder, cached)
+        sweep(cached.parent, most=KEPT)
+    except OSError as error:
+        _log.warning("the reconstruction cannot be kept for another run (%s)", error)
+
+
+def sweep(cache: Path, keep_s: float = math.inf, most: int | None = None) -> int:
+    """Delete cached reconstructions that were not used for `keep_s`, and of the others all but the `most` used last;
+    give how many went."""
+    if not cache.is_dir():
+        return 0
+    now, aged = time.time(), []
+    for entry in cache.iterdir():
+        with suppress(OSError):  # another process may sweep as well
+            if _CACHED.fullmatch(entry.name):
+                aged.append((now - entry.stat().st_mtime, entry))
+    gone = [entry for place, (age_s, entry) in enumerate(sorted(aged)) if age_s > keep_s or place >= (most or math.inf)]
+    for entry in gone:
+        shutil.rmtree(entry, ignore_errors=True)
+    return len(gone)
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -134,6 +169,17 @@ def find_model(folder: Path) -> Path:
     raise ReconstructionError(
         f"{folder} holds no COLMAP model: cameras, images and points3D as .bin or .txt are needed."
     )
+
+
+def identity(folder: Path) -> list[tuple[str, int, int]]:
+    """What a given model is known by between runs: path, size and time of change of its files."""
+    found = find_model(folder).resolve()
+    suffix = ".bin" if (found / f"{_MODEL_FILES[0]}.bin").is_file() else ".txt"
+    paths = [found / f"{name}{suffix}" for name in _MODEL_FILES]
+    try:
+        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    except OSError as error:
+        raise ReconstructionError(f"{found} cannot be read ({error.strerror}): check its permissions.") from error
 
 
 def match_images(raw: RawModel, frames: FrameSet) -> np.ndarray:
