@@ -5,7 +5,12 @@ Their inputs are the page's own components, so that what is checked there is che
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,6 +27,8 @@ from sfmttr.types import Progress
 
 WISHES = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
 """Components of the form, in the order of the fields of `Wishes`."""
+_FETCHED_WITHIN_S = 600.0
+"""An answer of /predict is kept for so long."""
 
 
 def wishes_of(c: dict[str, Any]) -> list[Any]:
@@ -142,12 +149,11 @@ class Endpoints:
             if not picture:
                 raise ClipError("Give a photo.")
             _, depth, facts, view = self._calls.predict(session, picture, 0, variant)
-            folder = session.folder / "predicted"
-            folder.mkdir(exist_ok=True)
+            folder = folder_of_its_own(session.folder / "predicted")
             kind = DepthKind(_kind(session.run))
             scale = choose_png_scale(kind, float(depth.max()))
             write_depth_png(folder / "depth.png", Depth(depth, kind), scale)
-            Image.fromarray(viz.colourise(depth, view.colours)).save(folder / "coloured.png")
+            Image.fromarray(viz.colourise(depth, view.exported_colours)).save(folder / "coloured.png")
         except SfmttrError as error:
             raise _said(error) from None
         status = {"depth": scale.sentence, "unit": scale.unit, "facts": facts}
@@ -188,6 +194,16 @@ def _status(event: object) -> dict[str, Any] | None:
             "validation": event.step.validation,
         }
     return None
+
+
+def folder_of_its_own(predicted: Path) -> Path:
+    """An empty folder for one answer: several may be asked for at once. Old ones, long fetched, are deleted."""
+    predicted.mkdir(exist_ok=True)
+    for old in predicted.iterdir():
+        with suppress(OSError):  # another request may do the same
+            if time.time() - old.stat().st_mtime > _FETCHED_WITHIN_S:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=predicted))
 
 
 def _kind(run: Any) -> str:

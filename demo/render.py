@@ -611,7 +611,11 @@ def prediction(photo: np.ndarray, depth: np.ndarray, view: RunView, facts: Seque
         "hw": list(photo.shape[:2]),
         "layers": [
             {"key": "photo", "title": TITLES["photo"], "src": picture_uri(photo, 1280, 88)},
-            {"key": "depth", "title": "depth", "src": picture_uri(viz.colourise(depth, view.colours), 1280, 88)},
+            {
+                "key": "depth",
+                "title": "depth",
+                "src": picture_uri(viz.colourise(depth, view.exported_colours), 1280, 88),
+            },
         ],
         "left": "photo",
         "right": "depth",

@@ -189,6 +189,14 @@ class RunView:
         return viz.colour_range(frame for maps in shown for frame in maps)
 
     @property
+    def exported_colours(self) -> ColourRange:
+        """`colours` in the unit of the exported network, which may give metres where the run does not."""
+        from sfmttr.viz import ColourRange
+
+        scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
+        return ColourRange(scale * self.colours.near, scale * self.colours.far)
+
+    @property
     def before(self) -> Column:
         """What is shown as unrefined depth: of a network that gives disparity, what alignment makes of it."""
         return Column.ALIGNED if self.refined and self.gave_disparity else Column.BEFORE

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +115,13 @@ class SessionStore:
                     yield self._session(path.name)
 
 
-def sweep_forever(store: SessionStore, every_s: float) -> None:
-    """Start the thread that keeps the store small; it ends with the process."""
+def sweep_forever(sweeps: Sequence[Callable[[], object]], every_s: float) -> None:
+    """Start the thread that does these again and again; it ends with the process."""
 
     def sweep() -> None:
         while True:
-            store.sweep()
+            for each in sweeps:
+                each()
             time.sleep(every_s)
 
     threading.Thread(target=sweep, name="sweep", daemon=True).start()

@@ -59,8 +59,8 @@ def build_page(config: PageConfig | None = None, service: Service | None = None)
         gr.HTML((STATIC / "intro.html").read_text(encoding="utf-8"), elem_id="intro")
         form = _form(config, service.choices)
         c = {**form, **_progress(), **_results()}
-        chosen, job, key = gr.State(None), gr.State(None), gr.State(None)
-        _wire(blocks, calls, c, chosen, job, key)
+        states = {name: gr.State(None) for name in ("chosen", "job", "kit_job", "key")}
+        _wire(blocks, calls, c, **states)
         api.add(calls, c)
         gr.HTML((STATIC / "footer.html").read_text(encoding="utf-8"), elem_id="footer")
     blocks.queue(max_size=64, default_concurrency_limit=8)
@@ -239,6 +239,7 @@ def _wire(
     c: dict[str, Any],
     chosen: gr.State,
     job: gr.State,
+    kit_job: gr.State,
     key: gr.State,
 ) -> None:
     wishes = [*api.wishes_of(c), c["other"]]
@@ -290,7 +291,7 @@ def _wire(
     forced = c["force"].click(lambda: True, None, [c["force_box"]], **_AT_ONCE)
     show_after(forced.then(run, [chosen, *wishes], run_outputs, concurrency_limit=None, **_QUIET))
 
-    exports = [c["export_live"], c["make_kit"], c["stop_kit"], job]
+    exports = [c["export_live"], c["make_kit"], c["stop_kit"], kit_job]
     made = c["make_kit"].click(
         calls.make_kit,
         [key, c["place"], c["metres"], c["height"], c["bundle"]],
@@ -304,7 +305,7 @@ def _wire(
         [each for each in shown if each is not c["export_live"]],
         **_AT_ONCE,
     )
-    c["stop_kit"].click(calls.stop, [job], [c["stop_kit"]], **_AT_ONCE)
+    c["stop_kit"].click(calls.stop, [kit_job], [c["stop_kit"]], **_AT_ONCE)
     c["try_go"].click(
         calls.try_picture,
         [key, c["try_picture"], c["try_frame"], c["try_variant"]],
@@ -365,13 +366,23 @@ def launch(page: Page, *, port: int | None = None, block: bool = True, quiet: bo
         favicon_path=STATIC / "favicon.svg",
     )
     app.include_router(make_router(page.service))
-    sweep_forever(page.service.store, config.sweep_every_s)
+    sweeps: list[Callable[[], object]] = [page.service.store.sweep]
+    if not where.is_private():  # one's own machine may keep what was computed; of visitors nothing stays
+        sweeps.append(functools.partial(_sweep_reconstructions, config.keep_s))
+    sweep_forever(sweeps, config.sweep_every_s)
     if config.prepare_examples:
         prepare_in_background(page.service)
     threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     if block:
         page.blocks.block_thread()
     return str(url)
+
+
+def _sweep_reconstructions(keep_s: float) -> None:
+    from sfmttr.pipeline import reconstructions
+    from sfmttr.sfm import sweep_cache
+
+    sweep_cache(reconstructions(), keep_s)
 
 
 def _warm_up() -> None:

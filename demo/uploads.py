@@ -14,7 +14,8 @@ from sfmttr.video import IMAGE_SUFFIXES
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg"})
 ZIP = ".zip"
 ACCEPTED = tuple(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES | {ZIP}))
-_MAX_NAME = 80
+_NAME_START, _NAME_END = 50, 30
+"""Of a long name, so many characters stay: what tells files apart, and orders them, is mostly at the end."""
 _CLIP = "clip"
 
 
@@ -46,8 +47,10 @@ def keep_upload(files: Sequence[str | Path], folder: Path, max_bytes: int, max_f
 def safe_name(name: str) -> str:
     """A file's own name with nothing in it that a path or a shell could trip over."""
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()
-    plain = re.sub(r"[^\w-]+", "_", stem)[:_MAX_NAME].strip("_") or _CLIP
-    return plain + suffix
+    plain = re.sub(r"[^\w-]+", "_", stem)
+    if len(plain) > _NAME_START + _NAME_END:
+        plain = plain[:_NAME_START] + plain[-_NAME_END:]
+    return (plain.strip("_") or _CLIP) + suffix
 
 
 def _kind(path: Path) -> str:
@@ -64,10 +67,12 @@ def _keep_images(paths: Sequence[Path], folder: Path) -> Path:
     folder.mkdir(parents=True)
     taken: set[str] = set()
     for path in paths:
-        name = safe_name(path.name)
-        while name.casefold() in taken:
-            name = f"{Path(name).stem}_{Path(name).suffix}"
-        taken.add(name.casefold())
+        name = first = Path(safe_name(path.name))
+        number = 1
+        while str(name).casefold() in taken:
+            number += 1
+            name = first.with_stem(f"{first.stem}_{number}")
+        taken.add(str(name).casefold())
         _take(path, folder / name)
     return folder
 

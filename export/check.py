@@ -158,6 +158,8 @@ def _case(depth: np.ndarray, exact: np.ndarray, batch: int, hw: HW, frame: str) 
         raise UnfaithfulExportError(f"{asked} depth of shape {depth.shape} and torch {exact.shape}: a size is built in")
     if not np.isfinite(depth).all():
         raise UnfaithfulExportError(f"{asked} depth that is not finite at {(~np.isfinite(depth)).sum()} pixels")
+    if not (np.isfinite(exact).all() and (exact > 0).all()):
+        raise UnfaithfulExportError(f"{asked} depth, where torch gives none at {(~(exact > 0)).sum()} pixel(s)")
     relative = np.abs(depth.astype(np.float64) - exact) / np.abs(exact)
     where = tuple(int(i) for i in np.unravel_index(relative.argmax(), relative.shape))
     largest, mean = float(relative[where]), float(relative.mean())

@@ -239,6 +239,13 @@ def test_an_output_of_fixed_size_is_seen(exported: Exported, tmp_path: Path) -> 
         _cases(_edited(exported, tmp_path / "fixed.onnx", fix), exported)
 
 
+def test_depth_of_nothing_is_seen() -> None:
+    """Where both are 0 they differ by 0 / 0, beside which a pixel that is wrong by five times would not count."""
+    exact, depth = np.array([[[0.0, 1.0]]], np.float32), np.array([[[0.0, 5.0]]], np.float32)
+    with pytest.raises(UnfaithfulExportError, match="torch gives none at 1 pixel"):
+        check._case(depth, exact, 1, (1, 2), "0")
+
+
 def test_depth_that_is_not_finite_is_seen(exported: Exported, tmp_path: Path) -> None:
     def spoil(model: onnx.ModelProto) -> None:
         bias = next(item for item in model.graph.initializer if item.name == "network.head.bias")

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import types
@@ -205,6 +206,32 @@ def test_two_pictures_of_one_name(infer: Infer, photo: Path, tmp_path: Path) -> 
     shutil.copy(photo, tmp_path / "other" / "Photo.PNG")
     assert infer(photo, tmp_path / "other") == 2
     assert "would both become" in infer.error
+
+
+def test_a_picture_named_as_a_video_s_frame(infer: Infer, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    shutil.copy(photo, tmp_path / "Clip-000007.png")
+    assert infer("clip.mp4", tmp_path / "Clip-000007.png") == 2
+    assert "a frame of clip.mp4 and" in infer.error
+    assert "would both become Clip-000007.png" in infer.error
+
+
+@pytest.mark.parametrize("error", [TypeError("float"), KeyError("tag"), EOFError(), struct.error("short")])
+def test_whatever_pillow_raises_is_one_picture(
+    error: Exception, infer: Infer, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(photo, tmp_path / "other.png")
+    opened = Image.open
+
+    def open_picture(path: Path) -> Image.Image:
+        if Path(path).name == "other.png":
+            raise error
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", open_picture)
+    assert infer(tmp_path / "other.png", photo, "--formats", "npz") == 1
+    assert files(tmp_path / "out") == {"npz/photo.npz"}
+    assert "other.png cannot be read as a picture" in infer.error
 
 
 def test_folder_without_pictures(infer: Infer, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from demo.config import Example
 from demo.estimate import ORDER
 from demo.export_job import ExportWish
 from demo.jobs import OUR_FAULT
+from demo.render import picture_uri, prediction
 from demo.results import view_of, webp
 from demo.service import Service, Waiting
 from sfmttr import pipeline, sfm
@@ -141,6 +142,16 @@ def test_depth_is_coloured_in_one_range(bench: Bench) -> None:
     view = view_of(bench.service.finished(bench.finish()))
     with Image.open(view.folder / "coloured" / "refined" / "000003.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), view.picture("after", 3))
+
+
+def test_depth_in_metres_has_the_clip_s_colours_in_metres(bench: Bench) -> None:
+    view = view_of(bench.service.finished(bench.finish()))
+    (view.folder / "export").mkdir()
+    (view.folder / "export" / "export_report.json").write_text('{"model": {"scale": 7.5}}')
+    assert view.exported_colours.near == pytest.approx(7.5 * view.colours.near)
+    assert view.exported_colours.far == pytest.approx(7.5 * view.colours.far)
+    photo, depth = view.picture("photo", 3), 7.5 * view.depth("after", 3)
+    assert picture_uri(view.picture("after", 3), 1280, 88) in prediction(photo, depth, view, []).replace("&quot;", '"')
 
 
 def test_points_add_up(bench: Bench) -> None:

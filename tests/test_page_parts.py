@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import estimate, export_job
+from demo import api, estimate, export_job
 from demo.charts import Mark, Series, line_chart
 from demo.estimate import Rates, left_s, look_at, total_s, warnings, words
 from demo.export_job import ExportFailedError, ExportWish, export
@@ -250,7 +250,23 @@ def test_names_become_plain(tmp_path: Path) -> None:
     assert safe_name("<script>.zip") == "script.zip"
     assert len(safe_name("x" * 300 + ".mov")) < 100
     kept = keep_upload(touch(tmp_path / "up", "a b.png", "a;b.png", "A_b.png"), tmp_path, 1000, 5)
-    assert sorted(path.name for path in kept.iterdir()) == ["A_b__.png", "a_b.png", "a_b_.png"]
+    assert sorted(path.name for path in kept.iterdir()) == ["A_b_3.png", "a_b.png", "a_b_2.png"]
+
+
+def test_pictures_with_long_names_keep_their_order(tmp_path: Path) -> None:
+    paths = touch(tmp_path / "up", *(f"{'x' * 90}_{i:04d}.png" for i in range(9)))
+    for path, content in zip(paths, "abcdefghi", strict=True):
+        path.write_text(content)
+    kept = keep_upload(paths[::-1], tmp_path, 1000, 9)
+    assert "".join(path.read_text() for path in sorted(kept.iterdir())) == "abcdefghi"
+
+
+def test_an_answer_has_a_folder_of_its_own_and_old_ones_go(tmp_path: Path) -> None:
+    first, second = (api.folder_of_its_own(tmp_path / "predicted") for _ in range(2))
+    assert first != second
+    os.utime(first, (0, 0))
+    third = api.folder_of_its_own(tmp_path / "predicted")
+    assert set((tmp_path / "predicted").iterdir()) == {second, third}
 
 
 # --------------------------------------------------------------------------------------- estimate

@@ -23,6 +23,7 @@ import math
 import os
 import re
 import secrets
+import struct
 import sys
 import time
 from collections import deque
@@ -43,6 +44,11 @@ PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
 VIDEOS = frozenset((".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"))
 PNG_MAX = 65535
 FORMATS = ("png", "npz", "colour")
+DAMAGED = (
+    *(UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, TypeError),
+    *(KeyError, IndexError, EOFError, struct.error),
+)
+"""What Pillow raises over pictures that are none, or were cut."""
 MOST_WAITING = 8
 """Results that may wait to be written, so that slow disks do not fill the memory."""
 
@@ -121,7 +127,7 @@ def read_picture(path: Path) -> np.ndarray:
             if image.mode[0] in "IF":
                 raise InferError(f"{path} holds {image.mode} values and no colours: is it a depth map?")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise InferError(f"{path} cannot be read as a picture ({error})") from error
 
 
@@ -152,6 +158,11 @@ def sources_of(inputs: Sequence[Path], sequence: bool = False) -> Iterator[Sourc
         if name in named:
             raise InferError(f"{named[name]} and {path} would both become {path.stem}.png: do one of them apart")
         named[name] = path
+    for path in (path for path in paths if path.suffix.lower() in VIDEOS):
+        frame = re.compile(rf"{re.escape(path.stem.casefold())}-\d{{6,}}")
+        for name, other in named.items():
+            if frame.fullmatch(name):
+                raise InferError(f"a frame of {path} and {other} would both become {other.stem}.png: do one apart")
     for path in paths:
         if path.suffix.lower() in VIDEOS:
             yield from frames_of(str(path), f"{path.stem}-")

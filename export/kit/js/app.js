@@ -26,6 +26,8 @@ class App {
   #still = null;
   /** Ends the video or camera that is shown. */
   #live = null;
+  /** A video that is being opened. */
+  #opening = null;
   #source = 'picture';
 
   constructor(kit, check) {
@@ -196,14 +198,18 @@ class App {
   }
 
   async #playClip(file) {
+    const opening = new AbortController();
+    this.#opening = opening;
     $('clip-hint').textContent = 'Opening the video …';
     try {
-      await playClip($('video'), file);
+      await playClip($('video'), file, opening.signal);
     } catch (error) {
-      release($('video'));
+      if (!opening.signal.aborted) release($('video'));
       throw error;
     } finally {
-      $('clip-hint').textContent = 'or drop one here';
+      // Unless another one is being opened by now.
+      if (this.#opening === opening) this.#opening = null;
+      if (!this.#opening) $('clip-hint').textContent = 'or drop one here';
     }
     $('player').hidden = false;
     this.#follow(file.name);
@@ -267,6 +273,11 @@ class App {
   }
 
   #stopLive() {
+    if (this.#opening) {
+      this.#opening.abort();
+      this.#opening = null;
+      release($('video'));
+    }
     if (!this.#live) return;
     this.#live.abort();
     this.#live = null;
@@ -295,6 +306,8 @@ class App {
 
   async #changeModel(name) {
     await this.#useModel(name);
+    // Chosen so early that no depth is there yet: the first would be by the model before.
+    if (!this.#view.shown) return this.#still ? this.#showStill(this.#still) : undefined;
     const { picture } = this.#view.shown;
     const { depth, milliseconds } = await this.#predictor.predict(picture);
     // A video that plays has gone on; one that stands still has not.
@@ -346,6 +359,7 @@ class App {
   // --------------------------------------------------------------------------------------------- save
 
   async #saveDepth() {
+    if (!this.#view.shown) return;
     const { picture, depth } = this.#view.shown;
     const { kind, unit, png_steps_per_unit: steps, sfmttr } = this.#kit;
     const meaning = { kind, unit, steps, software: `sfmttr ${sfmttr}` };

@@ -75,11 +75,13 @@ export async function listCameras() {
  *
  * @param {HTMLVideoElement} video
  * @param {File} file
+ * @param {AbortSignal} signal something else is to be shown, while this is being opened
  */
-export async function playClip(video, file) {
+export async function playClip(video, file, signal) {
   video.loop = true;
   video.src = URL.createObjectURL(file);
   await new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
     video.onloadeddata = resolve;
     video.onerror = () => {
       reject(new SourceError(`${file.name} is not a video that this browser can play. Try H.264 in an MP4 file.`));
@@ -87,6 +89,7 @@ export async function playClip(video, file) {
   });
   if (!video.videoWidth) throw new SourceError(`${file.name} has sound but no pictures that this browser can play.`);
   await video.play();
+  signal.throwIfAborted();
 }
 
 /** Stop whatever `video` shows, and give the camera back. */

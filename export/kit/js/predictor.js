@@ -36,6 +36,8 @@ export class Predictor {
   #gpu = null;
   /** An engine that WebGPU is being tried with. */
   #candidate = null;
+  /** How often a model was chosen: what was begun for an earlier one has to notice. */
+  #turn = 0;
   #variant = null;
   #model = null;
   /** @type {Map<string, GpuVerdict>} of the models that WebGPU was refused for */
@@ -86,7 +88,9 @@ export class Predictor {
       if (this.#model) await this.#wasm.load(this.#model, []);
       throw error;
     }
+    this.#turn += 1;
     this.#candidate?.close();
+    this.#candidate = null;
     this.#gpu?.close();
     this.#gpu = null;
     this.#variant = variant;
@@ -142,7 +146,9 @@ export class Predictor {
   async #tryGpu(variant, model, wasmMilliseconds) {
     const known = this.#refused.get(variant);
     if (known) return this.#onGpu(known);
+    const turn = this.#turn;
     const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+    if (turn !== this.#turn) return; // another model was chosen meanwhile, and has its own trial
     if (!adapter) return this.#onGpu({ state: 'absent', text: 'This browser offers no WebGPU here.' });
     if (navigator.connection?.saveData) {
       return this.#onGpu({ state: 'absent', text: 'WebGPU is not tried: it takes 27 MB, and this browser saves data.' });
@@ -153,6 +159,7 @@ export class Predictor {
     try {
       const { passed, difference, milliseconds } = await this.#gpuTrial(engine, variant, model);
       const times = `${Math.round(milliseconds)} ms, WASM ${Math.round(wasmMilliseconds)} ms`;
+      if (turn !== this.#turn) throw new Error('another model was chosen');
       if (!passed) throw new Error(`it differs by up to ${(100 * difference.largest).toPrecision(2)} %`);
       if (milliseconds >= wasmMilliseconds) throw new Error(`it is right but not faster: ${times}`);
       this.#gpu = engine;
@@ -161,7 +168,7 @@ export class Predictor {
     } catch (error) {
       engine.close();
       // Another model may have been chosen meanwhile, which says nothing against WebGPU.
-      if (this.#candidate === engine) this.#refuse(variant, `WebGPU was tried and is not used: ${error.message}.`);
+      if (turn === this.#turn) this.#refuse(variant, `WebGPU was tried and is not used: ${error.message}.`);
     }
   }
 
