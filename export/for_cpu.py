@@ -145,20 +145,31 @@ def _before_doubled(
         nodes.append(other)
         squares = other.output[0]
     # DepthToSpace would take three times as long, and leave the pixels beyond the edges.
-    place = np.eye(_PLACES, dtype=np.float32).reshape(_PLACES, 1, 2, 2)
-    places = rewriter.add_constant(f"{conv.name}/places", np.tile(place, (outputs, 1, 1, 1)))
+    together = _together(outputs)
+    places = np.zeros((outputs, _PLACES, together, 2, 2), np.float32)
+    for output, place in np.ndindex(outputs, _PLACES):
+        places[output, place, output % together, place // 2, place % 2] = 1
+    weight_name = rewriter.add_constant(f"{conv.name}/places", places.reshape(_PLACES * outputs, together, 2, 2))
     nodes.append(
         helper.make_node(
             "ConvTranspose",
-            [squares, places],
+            [squares, weight_name],
             (activation or conv).output,
             name=f"{conv.name}/pixels",
-            group=outputs,
+            group=outputs // together,
             strides=[2, 2],
             pads=[1, 1, 1, 1],
         )
     )
     return nodes
+
+
+def _together(outputs: int) -> int:
+    """How many output channels a group is to have: two, or as few as divide their number.
+
+    One would do, but from onnxruntime-web 1.30 with WebGPU groups of one output and several inputs come out wrong.
+    """
+    return next((count for count in range(2, outputs) if outputs % count == 0), outputs)
 
 
 def _of_small(weight: np.ndarray) -> np.ndarray:

@@ -307,6 +307,16 @@ def test_filtered_before_doubled_needs_no_more_than_the_two() -> None:
     np.testing.assert_allclose(run(small, x), run(model, x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("outputs", "groups"), [(1, 1), (2, 1), (6, 3), (7, 1), (9, 3), (16, 8)])
+def test_pixels_are_put_in_place_two_channels_at_a_time(outputs: int, groups: int) -> None:
+    """A group of one output channel and four inputs is what onnxruntime-web's WebGPU computes wrongly."""
+    model = tail(("reflect", ""), width=outputs)
+    (pixels,) = (node for node in filtered_before_doubled(model).graph.node if node.op_type == "ConvTranspose")
+    assert helper.get_attribute_value(next(each for each in pixels.attribute if each.name == "group")) == groups
+    x = normal(1, 4, 5, 7)
+    np.testing.assert_allclose(run(filtered_before_doubled(model), x), run(model, x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -533,6 +533,45 @@ def gpu_browser(driver: Playwright) -> Iterator[Browser]:
         yield browser
 
 
+# ------------------------------------------------------------------------------------- in haste
+
+
+def test_a_model_chosen_before_the_first_depth_is_the_one_that_gives_it(visit: Visit, port: int) -> None:
+    page = visit.page
+    page.route("**/js/worker.js", altered("const start = performance.now();", SLOW_WASM.replace("8000", "1200")))
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_selector("body.ready")
+    assert page.locator("#speed").inner_text() == ""
+    page.get_by_role("button", name="Save depth").click()
+    page.get_by_label("int8").check()
+    expect(page.locator("#speed")).to_contain_text("ms")
+    expect(page.locator("#models")).not_to_have_attribute("aria-busy", "true")
+    assert visit.check() == "Passed"
+    assert visit.largest_difference() > 1e-3  # int8's
+    expect(page.locator("#message")).to_be_hidden()
+    assert visit.errors == []
+
+
+OPEN_AND_LEAVE = """(bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], 'room.mp4', { type: 'video/mp4' }));
+  dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  document.querySelector('input[name=source][value=picture]').click();
+}"""
+
+
+def test_a_video_that_is_still_being_opened_does_not_come_back(visit: Visit, port: int, tmp_path: Path) -> None:
+    page = visit.open(port)
+    video = write_video(render_room(12, (120, 160)), tmp_path / "room.mp4")
+    page.evaluate(OPEN_AND_LEAVE, list(video.read_bytes()))
+    page.wait_for_timeout(2000)
+    expect(page.locator("#player")).to_be_hidden()
+    expect(page.locator("#clip-hint")).to_have_text("or drop one here")
+    expect(page.locator("#message")).to_be_hidden()
+    assert page.locator("#picture-name").inner_text() == "Stored frame of the clip"
+    assert visit.errors == []
+
+
 def test_no_webgpu_is_said(visit: Visit, port: int) -> None:
     page = visit.open(port)
     assert page.locator("#gpu-text").inner_text() == "This browser offers no WebGPU here."
@@ -587,8 +626,39 @@ def test_model_may_change_while_webgpu_is_tried(gpu_browser: Browser, port: int)
         expect(page.locator("#models")).not_to_have_attribute("aria-busy", "true")
     gpu_verdict(page)
     assert page.get_by_label("fp16").is_checked()
+    # Trials that were broken off say nothing against WebGPU: those models get one of their own.
+    for name in ("int8", "fp32"):
+        page.get_by_label(name).check()
+        expect(page.locator("#models")).not_to_have_attribute("aria-busy", "true")
+        assert re.search("right, and faster|right but not faster", gpu_verdict(page))
     assert visit.check() == "Passed"
     assert visit.errors == []
+    page.context.close()
+
+
+LATE_ADAPTER = """const ask = navigator.gpu?.requestAdapter.bind(navigator.gpu);
+if (ask) navigator.gpu.requestAdapter = async () => {
+  await new Promise((resolve) => setTimeout(resolve, (window.asked = (window.asked ?? 0) + 1) === 1 ? 4000 : 0));
+  return ask();
+};"""
+
+
+def test_webgpu_of_another_model_does_not_take_over(gpu_browser: Browser, port: int) -> None:
+    """The first model's trial begins only when the browser has found a GPU; until then, another may be chosen."""
+    visit = gpu_visit(gpu_browser)
+    visit.page.add_init_script(LATE_ADAPTER)
+    # WebGPU is always faster here; and the depth of the first model is told by its error from that of the other.
+    visit.page.route("**/js/worker.js", altered("const start = performance.now();", SLOW_WASM.replace("8000", "1200")))
+    visit.page.goto(f"http://127.0.0.1:{port}/")
+    page = visit.page
+    page.wait_for_selector("body.ready")
+    page.get_by_label("int8").check()
+    expect(page.locator("#models")).not_to_have_attribute("aria-busy", "true")
+    gpu_verdict(page)
+    page.wait_for_timeout(4500)
+    assert visit.check() == "Passed"
+    difference = visit.largest_difference()
+    assert difference > 1e-3  # int8's, not fp32's
     page.context.close()
 
 
