@@ -8,6 +8,7 @@ from typing import Any
 
 from sfmttr import pipeline
 from sfmttr.config import Preset, RunConfig
+from sfmttr.errors import ConfigError
 from sfmttr.results import RunResult
 from sfmttr.types import OnProgress, ignore_progress
 
@@ -30,5 +31,7 @@ def refine_clip(
     if network is not None:
         changes["network"] = network
     if preset is not None:
+        if preset not in list(Preset):
+            raise ConfigError(f"There is no preset {preset!r}; choose {', '.join(Preset)}.")
         changes["preset"] = Preset(preset)
     return pipeline.run(Path(clip), Path(out), replace(config or RunConfig(), **changes), on_progress)

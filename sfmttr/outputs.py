@@ -9,6 +9,7 @@ comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetens
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +97,10 @@ def write_refinement(weights: Path, curves: Path, result: RefineResult, network:
         "best_step": str(result.best_step),
     }
     with atomic_file(weights) as part:
+        part.touch()
+        mode = part.stat().st_mode  # as any file has it; the library lets nobody else read its own
         save_file({name: value.contiguous() for name, value in result.weights.items()}, part, metadata)
+        part.chmod(mode)
     rest = {name: value for name, value in vars(result).items() if name != "weights"}
     write_json(curves, rest)
 
@@ -161,13 +165,23 @@ class _Clip:
         return Path(self.result.frames.files[frame]).stem
 
 
-def planned_files(folder: Path) -> list[Path]:
+def clear(folder: Path) -> None:
+    """Delete everything that `write_all` wrote into a run folder: it may be of other frames, or of a refinement that
+    there is no more."""
+    for path in written_files(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def written_files(folder: Path) -> list[Path]:
     """Everything that `write_all` may write, as far as it is there."""
     return [path for path in (folder / name for name in (*FOLDERS, *FILES)) if path.exists()]
 
 
-def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Path]:
-    """Write depth, pictures, video and clouds; give what is there now."""
+def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> None:
+    """Write depth, pictures, video and clouds."""
     unit = "m" if result.kind is DepthKind.METRIC else "network units"
     now = Progress("outputs", 0, 1)
     stopped = threading.Event()
@@ -195,7 +209,6 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> list[Pa
             stopped.set()  # or the clouds would be finished first
             raise
     on_progress(Progress("outputs", len(jobs), len(jobs)))
-    return planned_files(result.folder)
 
 
 def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:

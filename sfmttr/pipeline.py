@@ -24,6 +24,7 @@ from sfmttr.beside import Beside
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
 from sfmttr.errors import AlignmentError, Cancelled, ClipError
+from sfmttr.evaluation import EVALUATION
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
 from sfmttr.intrinsics import parse_intrinsics
@@ -36,7 +37,7 @@ from sfmttr.photometric import photometric_views
 from sfmttr.predict import EarlyFeatures, prepare_images
 from sfmttr.refine import RefineResult, RefineStep, keeps_early
 from sfmttr.results import Aligned, RunResult
-from sfmttr.runs import RunFolder, settings_key
+from sfmttr.runs import RunFolder, making, settings_key
 from sfmttr.targets import (
     Observations,
     Split,
@@ -92,11 +93,11 @@ def run(
     A second call with the same `out` goes on at the first stage that is missing or whose settings changed.
     Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
     """
-    is_new, is_ours = not out.exists(), False
+    with making(out):
+        is_new, is_ours = not out.exists(), False
     try:
         with RunFolder(out) as folder:
             is_ours = True  # from here on: another process may be at work in it
-            folder.describe(config, config.seed)
             return _Run(clip, folder, config, on_progress, on_step, backend or LocalBackend(config.device)).execute()
     except BaseException as error:
         stopped = (Cancelled, KeyboardInterrupt)
@@ -154,23 +155,43 @@ class _Run:
 
     # ------------------------------------------------------------------------------- mechanics
 
-    def _stage(self, name: str, key: str, files: list[Path], make: Callable[[], T], read: Callable[[], T]) -> T:
-        """`read()` when the stage's files are there and were made with this key, else `make()`."""
+    def _stage(
+        self,
+        name: str,
+        key: str,
+        files: Callable[[], list[Path]],
+        make: Callable[[], T],
+        read: Callable[[], T],
+        *,
+        at_once: bool = False,
+    ) -> T:
+        """`read()` when the stage's files are there and were made with this key, else `make()`, and then `files()`.
+
+        `at_once`: what `make` writes appears as a whole, or not at all. Until then, what there was before stays.
+        """
         if self._folder.is_fresh(name, key):
             record = self._folder.manifest.stage(name)
             self._timings[name] = record.seconds if record else 0.0
             self._on_progress(Progress(name, 1, 1, "already done"))
             return read()
-        self._void(name)
+        if not at_once:
+            self._void(name)
         started = time.perf_counter()
         value = make()
         self._timings[name] = time.perf_counter() - started
-        self._folder.record(name, key, files, self._timings[name])
+        if at_once:
+            self._forget_evaluation()
+        self._folder.record(name, key, files(), self._timings[name], voids=DEPENDENTS[name])
         return value
 
     def _void(self, name: str) -> None:
         """`name` is about to be made anew: what was made from it before goes, too."""
+        self._forget_evaluation()
         self._folder.invalidate((name, *DEPENDENTS[name]))
+
+    def _forget_evaluation(self) -> None:
+        """It is of results that are about to be others."""
+        (self._path / EVALUATION).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------------------------- stages
 
@@ -189,9 +210,10 @@ class _Run:
         return self._stage(
             "frames",
             key,
-            [folder],
+            lambda: [folder],
             lambda: video.load_frames(self._clip, self._config.video, folder, self._on_progress),
             lambda: video.frame_set_from_folder(folder),
+            at_once=True,  # a clip that cannot be used takes nothing of a run that is there
         )
 
     @cached_property
@@ -203,7 +225,7 @@ class _Run:
         given = config.model_folder
         key = settings_key(self._frames.content_hash, config if given is None else [config, sfm.model_identity(given)])
         if self._folder.is_fresh("sfm", key):
-            return self._stage("sfm", key, [], _unreachable, lambda: sfm.load_model(self._frames, folder))
+            return self._stage("sfm", key, list, _unreachable, lambda: sfm.load_model(self._frames, folder))
         self._void("sfm")
         started = time.perf_counter()
         with Beside(self._predict_unrefined) as beside:
@@ -234,7 +256,7 @@ class _Run:
             outputs.write_maps(path, maps, kind or self._kind, self._frames)
             return maps
 
-        return self._stage(name, key, [path], make_and_write, lambda: outputs.read_maps(path))
+        return self._stage(name, key, lambda: [path], make_and_write, lambda: outputs.read_maps(path))
 
     @property
     def _gives_disparity(self) -> bool:
@@ -380,7 +402,11 @@ class _Run:
             return result
 
         return self._stage(
-            "refine", self._refine_key, [weights, curves], make, lambda: outputs.read_refinement(weights, curves)
+            "refine",
+            self._refine_key,
+            lambda: [weights, curves],
+            make,
+            lambda: outputs.read_refinement(weights, curves),
         )
 
     def _run_refinement(self, aligned: Aligned) -> RefineResult:
@@ -464,6 +490,8 @@ class _Run:
 
     def execute(self) -> RunResult:
         self._check_inputs()
+        _ = self._frames
+        self._folder.describe(self._config, self._config.seed)  # not before it is known that it can be done
         sparse = self._sparse
         aligned, advice = self._aligned_or_advice(sparse)
         refine = aligned is not None and (aligned.trust.trusted or self._config.force)
@@ -551,8 +579,12 @@ class _Run:
     def _write_outputs(self, result: RunResult, maps: Maps) -> None:
         source: list[Any] = [self._network_key, self._refine_key, result.refined is not None, self._config.fuse]
         key = settings_key("outputs", [source, self._config.output])
-        files = outputs.planned_files(self._path)
-        self._stage("outputs", key, files, lambda: outputs.write_all(result, maps, self._on_progress), lambda: None)
+
+        def write() -> None:
+            outputs.clear(self._path)
+            outputs.write_all(result, maps, self._on_progress)
+
+        self._stage("outputs", key, lambda: outputs.written_files(self._path), write, lambda: None)
 
 
 def _unreachable() -> Any:

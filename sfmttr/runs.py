@@ -172,10 +172,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises RunFolderError as `atomic_file` does; `path` is then what it was before.
     """
     with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = _temporary_sibling(path)
-        try:
+        with making(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             part.mkdir()
+        try:
             yield part
             for file in part.rglob("*"):
                 if file.is_file():
@@ -266,7 +267,12 @@ def _stage_from_plain(plain: Mapping[str, Any]) -> StageRecord:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run folder, without locking it. Raises RunFolderError when there is none that can be used."""
     path = folder / MANIFEST
-    plain = read_json(path)
+    try:
+        plain = read_json(path)
+    except RunFolderError as error:
+        if not path.is_file():
+            raise
+        raise RunFolderError(f"{path} is damaged; choose another folder, or delete this one") from error
     try:
         schema = int(plain["schema"])
         if schema > SCHEMA:
@@ -327,11 +333,22 @@ def _is_ours(name: str) -> bool:
     return name in (MANIFEST, LOCK) or name.startswith(_TEMPORARY)
 
 
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Say that a folder cannot be where it is wanted: below a file, or under a name that is too long."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
+            raise RunFolderError(f"{path} cannot be made ({error.strerror}); choose another folder") from error
+        raise
+
+
 def _claim(path: Path) -> None:
     """Make `path` if needed. Raises RunFolderError when it cannot be, or holds what is not from a run."""
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path} is a file; choose a folder")
-    with _disk_errors(path):
+    with _disk_errors(path), making(path):
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} is a file; choose a folder")
         path.mkdir(parents=True, exist_ok=True)
         names = [entry.name for entry in path.iterdir()]
     if MANIFEST not in names and not all(_is_ours(name) for name in names):

@@ -36,7 +36,7 @@ from sfmttr.config import (
     TruthConfig,
     VideoConfig,
 )
-from sfmttr.errors import Cancelled, RunFolderError
+from sfmttr.errors import Cancelled, RunFolderError, SfmttrError
 from sfmttr.evaluation import evaluate_run
 from sfmttr.geometry import resize_numpy
 from sfmttr.networks.base import state_dict_cpu
@@ -292,6 +292,63 @@ def test_exporting_again_leaves_what_was_made_meanwhile(bench: Bench) -> None:
     assert sorted(bench.stages()) == sorted([*STAGES, "export"])
     assert bench.missing() == []
     assert bench.stages_made(replace(CONFIG, fuse=FuseConfig(prior=0.2))) == set()
+
+
+def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
+    everything = replace(CONFIG, output=OutputConfig())
+    bench.run(everything)
+    frames = len(list((bench.out / "frames").glob("*.png")))
+    assert len(list((bench.out / "depth" / "refined").glob("*.png"))) == frames
+    record = read_manifest(bench.out).stage("outputs")
+    assert record is not None
+    assert {"comparison.mp4", "depth/refined/000000.png", "cloud_after.ply"} <= set(record.files)
+    for name in ("comparison.mp4", "cloud_after.ply"):
+        (bench.out / name).unlink()
+    assert bench.stages_made(everything) == {"outputs"}
+    assert bench.missing() == []
+    bench.run(replace(everything, video=replace(CONFIG.video, max_frames=frames - 3)))
+    for folder in ("depth/refined", "depth/fused", "coloured/refined"):
+        assert len(list((bench.out / folder).glob("*.png"))) == frames - 3
+    (bench.out / "depth" / "refined" / "000099.png").write_bytes(b"of an earlier version, which did not note it")
+    bench.run()
+    assert not (bench.out / "depth" / "refined" / "000099.png").exists()
+    assert not (bench.out / "comparison.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("clip", "changes"),
+    [
+        ("nowhere.mp4", {}),
+        ("clip", {"network": "no-such-network"}),
+        ("clip", {"video": VideoConfig(max_frames=2, duplicate_threshold=0.0)}),
+    ],
+)
+def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
+    clip: str, changes: dict[str, Any], bench: Bench, assets: Path
+) -> None:
+    bench.run()
+    before = {path: path.stat().st_mtime_ns for path in bench.out.rglob("*") if path.is_file() and path.suffix}
+    settings = read_manifest(bench.out)
+    with pytest.raises(SfmttrError):
+        pipeline.run(assets / clip, bench.out, replace(CONFIG, preset=Preset.PAPER, **changes))
+    for path in before:
+        assert path.is_file(), path
+    assert read_manifest(bench.out) == settings
+    assert bench.stages_made() == set()
+
+
+def test_an_evaluation_goes_with_what_it_is_of(bench: Bench) -> None:
+    bench.run()
+    bench.run()
+    (bench.out / "evaluation.json").write_text("{}")
+    bench.run(replace(CONFIG, output=OutputConfig(pictures=False)))
+    bench.run(replace(CONFIG, steps=7))
+    assert not (bench.out / "evaluation.json").exists()
+
+
+def test_others_may_read_what_was_written(finished: Bench) -> None:
+    modes = {oct(path.stat().st_mode & 0o777) for path in finished.out.iterdir() if path.suffix in (".json", ".npz")}
+    assert {oct((finished.out / "refined.safetensors").stat().st_mode & 0o777)} == modes
 
 
 def test_another_model_in_the_same_folder_is_taken(bench: Bench, tmp_path: Path) -> None:

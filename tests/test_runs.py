@@ -100,6 +100,15 @@ def test_files_from_elsewhere_are_refused(tmp_path):
                 run.record("sfm", "k", [given], 1.0)
 
 
+@pytest.mark.parametrize("where", ["file/run", "x" * 300, "file/deeper/run"])
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, where):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError, match=r"choose (another|a) folder"):
+        RunFolder(tmp_path / where)
+    with pytest.raises(RunFolderError, match=r"choose (another|a) folder"), atomic_folder(tmp_path / where):
+        pass
+
+
 def test_folder_with_other_files_is_refused_and_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunFolderError, match="choose another"):

@@ -401,11 +401,12 @@ def refined_info(path: Path) -> NetworkInfo:
     return NetworkInfo(name, kind, *rest)
 
 
-def load_refined(path: Path) -> DepthNetwork:
+def load_refined(path: str | Path) -> DepthNetwork:
     """A refined network, from what a run wrote; neither the authors' files nor a network connection are needed.
 
     Raises `NetworkError` and `WeightsError`.
     """
+    path = Path(path)
     told, known = read_safetensors_metadata(path), refined_info(path)
     state = read_safetensors(path)
     if "hf" in told:
