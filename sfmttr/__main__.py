@@ -138,7 +138,7 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
 def _add_frames(group: argparse._ArgumentGroup) -> None:
     c = _DEFAULTS.video
     group.add_argument(
-        "--max-frames", type=_at_least(1), default=c.max_frames, help="most frames used (default: %(default)s)"
+        "--max-frames", type=_at_least(3), default=c.max_frames, help="most frames used (default: %(default)s)"
     )
     group.add_argument(
         "--long-side", type=_at_least(16), default=c.long_side, help="of frames and results (default: %(default)s)"

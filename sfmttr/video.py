@@ -11,13 +11,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sfmttr._video.archive import Archive
-from sfmttr._video.choice import check_enough, keep_frames
+from sfmttr._video.choice import MIN_FRAMES, check_enough, keep_frames
 from sfmttr._video.clip import ClipInfo, ClipKind, kind_of
 from sfmttr._video.framestore import frame_set_from_folder, frame_store
 from sfmttr._video.images import SUFFIXES as IMAGE_SUFFIXES
 from sfmttr._video.images import ImageSource, archive_files, folder_files, natural_key
 from sfmttr._video.reader import probe_video, video_source
 from sfmttr.config import VideoConfig
+from sfmttr.errors import ConfigError
 from sfmttr.types import FrameSet, OnProgress, ignore_progress
 
 __all__ = ["IMAGE_SUFFIXES", "ClipInfo", "ClipKind", "frame_set_from_folder", "load_frames", "probe"]
@@ -36,10 +37,12 @@ def probe(clip: Path, config: VideoConfig) -> ClipInfo:
 def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnProgress = ignore_progress) -> FrameSet:
     """Choose frames of a clip and store them in `folder`, which appears only when all went well.
 
-    Raises `ClipError` for a clip that cannot be used, `RunFolderError` when `folder` cannot be written, and lets
+    Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that no clip, or not this kind of
+    clip, can be used with, `RunFolderError` when `folder` cannot be written, and lets
     through what `on_progress` raises; nothing is left behind then.
     """
     kind = kind_of(clip)
+    _check_settings(config, kind)
     opened = video_source(clip, config) if kind is ClipKind.VIDEO else _image_source(clip, kind, config)
     with opened as source, frame_store(folder) as store:
         kept = keep_frames(source, store, config, on_progress)
@@ -60,6 +63,18 @@ def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnPr
         )
         store.write_index(frames)
     return frames
+
+
+def _check_settings(config: VideoConfig, kind: ClipKind) -> None:
+    if config.max_frames < MIN_FRAMES:
+        raise ConfigError(f"{config.max_frames} frames are asked for at most; allow {MIN_FRAMES}, better 20 or more")
+    if config.start_s < 0 or (config.end_s is not None and config.end_s <= config.start_s):
+        end = "the clip's end" if config.end_s is None else f"{config.end_s:g} s"
+        raise ConfigError(
+            f"from {config.start_s:g} s to {end} there is nothing; give a start of 0 or more, and a later end"
+        )
+    if kind is not ClipKind.VIDEO and (config.start_s > 0 or config.end_s is not None):
+        raise ConfigError("start and end are times of a video, and this clip is of images; leave them out")
 
 
 @contextmanager

@@ -206,6 +206,13 @@ def _assembled(views: list[SparseView], xyz: np.ndarray, card: SfmHealth) -> Spa
     return SparseModel(tuple(views), sparse, card, "default", (attempt,), 0.1, Path())
 
 
+def write_fake_model(folder: Path) -> None:
+    """Files where a COLMAP model has them, with nothing of use in them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("cameras", "images", "points3D"):
+        (folder / f"{name}.bin").write_bytes(b"fake")
+
+
 @dataclass
 class FakeSfm:
     """Takes the place of `sfm.reconstruct` and `sfm.load_model`."""
@@ -236,8 +243,7 @@ class FakeSfm:
             on_progress(Progress("sfm", 1, 2, note))
         if not self.found:
             return NoModel((SfmAttempt("default", 0, 0, 0.1),), len(frames), "Walk sideways while filming.", 0.1)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "points3D.bin").write_bytes(b"fake")
+        write_fake_model(folder)
         return self.load_model(frames, folder)
 
     def load_model(self, frames: FrameSet, folder: Path) -> SparseModel:

@@ -24,7 +24,7 @@ from sfmttr.paper_table import PUBLISHED, PaperTable, Row
 from sfmttr.refine import Refinement, RefineStep
 from sfmttr.types import FrameSet, NoModel, Progress, SparseModel
 from tests.data_paths import data_root, existing
-from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
+from tests.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny, write_fake_model
 from tests.kitti_folders import DRIVE, KittiFolders, empty, lay_out_clip, lay_out_drive
 from tests.synthetic import RenderedClip
 
@@ -247,7 +247,7 @@ def test_a_reconstruction_that_is_not_trusted_is_not_learnt_from(
 def test_models_that_are_there_are_taken(
     folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "models" / DRIVE / "sparse").mkdir(parents=True)
+    write_fake_model(tmp_path / "models" / DRIVE / "sparse")
     taken = []
 
     def reconstruct(frames: FrameSet, config, folder: Path, *rest: object) -> SparseModel | NoModel:  # type: ignore[no-untyped-def]

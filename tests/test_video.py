@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image, ImageFilter
 from sfmttr._video import choice, hdr, images, reader
 from sfmttr._video.timeline import stretches
 from sfmttr.config import VideoConfig
-from sfmttr.errors import Cancelled, ClipError, RunFolderError
+from sfmttr.errors import Cancelled, ClipError, ConfigError, RunFolderError
 from sfmttr.types import Frame, Progress
 from sfmttr.video import ClipKind, frame_set_from_folder, load_frames, probe
 
@@ -246,6 +247,25 @@ def test_start_and_end_keep_numbers_and_times_of_the_file(clip: Path, out: Path)
     assert frames.time_s == pytest.approx((0.5, 0.6, 0.7, 0.8))
     with pytest.raises(ClipError, match="start and end"):
         load_frames(clip, replace(CONFIG, start_s=50), out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"max_frames": 2}, "allow 3"),
+        ({"start_s": -1.0}, "there is nothing"),
+        ({"start_s": 3.0, "end_s": 2.0}, "from 3 s to 2 s there is nothing"),
+        ({"start_s": 1.0}, "times of a video"),
+        ({"end_s": 1.0}, "times of a video"),
+    ],
+)
+def test_settings_that_no_clip_of_images_can_be_used_with(
+    changes: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "clip").mkdir()
+    with pytest.raises(ConfigError, match=sentence):
+        load_frames(tmp_path / "clip", replace(CONFIG, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_same_clip_gives_the_same_frames(clip: Path, out: Path):
