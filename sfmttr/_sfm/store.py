@@ -96,8 +96,8 @@ def restore(cached: Path, folder: Path) -> bool:
     if not has_model(cached) or not (cached / CARD_FILE).exists():
         return False
     try:
+        os.utime(cached)  # it is of use: `sweep` takes others first
         _copy_whole(cached, folder)
-        os.utime(cached)  # it was of use: `sweep` takes others first
     except OSError as error:
         _log.warning("a kept reconstruction cannot be used (%s); it is made anew", error)
         return False
@@ -162,10 +162,15 @@ def _nan_to_none(value: object) -> object:
 
 def find_model(folder: Path) -> Path:
     """The folder with the model's files: `folder` itself or where COLMAP and its users put them below it."""
+    return _model_files(folder)[0].parent
+
+
+def _model_files(folder: Path) -> list[Path]:
     for candidate in (folder, folder / "0", folder / "sparse", folder / "sparse" / "0"):
         for suffix in (".bin", ".txt"):
-            if all((candidate / f"{name}{suffix}").is_file() for name in _MODEL_FILES):
-                return candidate
+            paths = [candidate / f"{name}{suffix}" for name in _MODEL_FILES]
+            if all(path.is_file() for path in paths):
+                return paths
     raise ReconstructionError(
         f"{folder} holds no COLMAP model: cameras, images and points3D as .bin or .txt are needed."
     )
@@ -173,13 +178,8 @@ def find_model(folder: Path) -> Path:
 
 def identity(folder: Path) -> list[tuple[str, int, int]]:
     """What a given model is known by between runs: path, size and time of change of its files."""
-    found = find_model(folder).resolve()
-    suffix = ".bin" if (found / f"{_MODEL_FILES[0]}.bin").is_file() else ".txt"
-    paths = [found / f"{name}{suffix}" for name in _MODEL_FILES]
-    try:
-        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    except OSError as error:
-        raise ReconstructionError(f"{found} cannot be read ({error.strerror}): check its permissions.") from error
+    paths = [path.resolve() for path in _model_files(folder)]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def match_images(raw: RawModel, frames: FrameSet) -> np.ndarray:
