@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from export.patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv
+from export.patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv, with_edge
 from export.rewrite import Rewriter, attributes
 
 _AFFINE = frozenset({"Add", "Sub", "Mul", "Div"})
@@ -126,10 +126,8 @@ def _before_doubled(
     outputs = weight.shape[0]
     if pad:
         # The pixel beyond the edge of a doubled picture is the one at its edge, repeated or reflected.
-        amounts = rewriter.add_constant(f"{conv.name}/one", np.array([0, 0, 1, 1] * 2))
-        padded = rewriter.unused(f"{conv.name}/padded")
-        nodes.append(helper.make_node("Pad", [value, amounts], [padded], name=f"{conv.name}/Pad", mode="edge"))
-        value = padded
+        nodes.append(with_edge(rewriter, value, conv))
+        (value,) = nodes[-1].output
     constants = [rewriter.add_constant(conv.input[1], _of_small(weight))]
     if len(conv.input) > 2:
         bias = rewriter.constant(conv.input[2])

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from export.patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv
+from export.patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv, with_edge
 from export.rewrite import Rewriter, attributes
 from export.to_onnx import in_network
 
@@ -180,10 +180,8 @@ def _tail_in_squares(rewriter: Rewriter, tail: _Tail) -> list[NodeProto]:
         (tail.last, _of_squares(last), tail.pads[1]),
     ):
         if pad:
-            amounts = rewriter.add_constant(f"{conv.name}/one", np.array([0, 0, 1, 1] * 2))
-            padded = rewriter.unused(f"{conv.name}/padded")
-            nodes.append(helper.make_node("Pad", [value, amounts], [padded], name=f"{conv.name}/Pad", mode="edge"))
-            value = padded
+            nodes.append(with_edge(rewriter, value, conv))
+            (value,) = nodes[-1].output
         constants = [rewriter.add_constant(conv.input[1], weight)]
         bias = rewriter.constant(conv.input[2]) if len(conv.input) > 2 else None
         if bias is not None:

@@ -1,9 +1,9 @@
-"""What a node does, where a rewriting has to know."""
+"""Nodes that rewritings look for, and one that several of them make."""
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 from export.rewrite import Rewriter, attributes
 
@@ -50,3 +50,10 @@ def pads_one(rewriter: Rewriter, node: NodeProto) -> str:
         return "other"
     mode = attributes(node).get("mode", b"constant").decode()
     return mode if mode in ("reflect", "edge") else "other"
+
+
+def with_edge(rewriter: Rewriter, value: str, conv: NodeProto) -> NodeProto:
+    """A Pad that repeats the outermost pixels of `value` once, for `conv` to read."""
+    amounts = rewriter.add_constant(f"{conv.name}/one", np.array([0, 0, 1, 1] * 2))
+    padded = rewriter.unused(f"{conv.name}/padded")
+    return helper.make_node("Pad", [value, amounts], [padded], name=f"{conv.name}/Pad", mode="edge")

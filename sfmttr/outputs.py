@@ -165,9 +165,8 @@ class _Clip:
         return Path(self.result.frames.files[frame]).stem
 
 
-def clear(folder: Path) -> None:
-    """Delete everything that `write_all` wrote into a run folder: it may be of other frames, or of a refinement that
-    there is no more."""
+def _clear(folder: Path) -> None:
+    """Delete everything that `write_all` wrote: it may be of other frames, or of a refinement that there is no more."""
     for path in written_files(folder):
         if path.is_dir():
             shutil.rmtree(path)
@@ -181,7 +180,8 @@ def written_files(folder: Path) -> list[Path]:
 
 
 def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> None:
-    """Write depth, pictures, video and clouds."""
+    """Write depth, pictures, video and clouds, in place of all that an earlier run wrote."""
+    _clear(result.folder)
     unit = "m" if result.kind is DepthKind.METRIC else "network units"
     now = Progress("outputs", 0, 1)
     stopped = threading.Event()

@@ -186,7 +186,8 @@ class _Run:
 
     def _void(self, name: str) -> None:
         """`name` is about to be made anew: what was made from it before goes, too."""
-        self._forget_evaluation()
+        if name != "outputs":  # pictures of the same depth
+            self._forget_evaluation()
         self._folder.invalidate((name, *DEPENDENTS[name]))
 
     def _forget_evaluation(self) -> None:
@@ -502,7 +503,9 @@ class _Run:
         maps: dict[Column, np.ndarray] = {Column.BEFORE: self._before(aligned)}
         refined = None
         if aligned is None or not refine:
-            self._folder.invalidate(_RESULTS)  # of an earlier run that did refine
+            if self._folder.manifest.stage("refine"):  # of an earlier run
+                self._forget_evaluation()
+            self._folder.invalidate(_RESULTS)
         else:
             refined = self._refined(aligned)
             aligned_maps = self._aligned_maps(aligned.alignment)
@@ -579,12 +582,13 @@ class _Run:
     def _write_outputs(self, result: RunResult, maps: Maps) -> None:
         source: list[Any] = [self._network_key, self._refine_key, result.refined is not None, self._config.fuse]
         key = settings_key("outputs", [source, self._config.output])
-
-        def write() -> None:
-            outputs.clear(self._path)
-            outputs.write_all(result, maps, self._on_progress)
-
-        self._stage("outputs", key, lambda: outputs.written_files(self._path), write, lambda: None)
+        self._stage(
+            "outputs",
+            key,
+            lambda: outputs.written_files(self._path),
+            lambda: outputs.write_all(result, maps, self._on_progress),
+            lambda: None,
+        )
 
 
 def _unreachable() -> Any:

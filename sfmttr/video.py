@@ -38,8 +38,8 @@ def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnPr
     """Choose frames of a clip and store them in `folder`, which appears only when all went well.
 
     Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that no clip, or not this kind of
-    clip, can be used with, `RunFolderError` when `folder` cannot be written, and lets
-    through what `on_progress` raises; nothing is left behind then.
+    clip, can be used with, `RunFolderError` when `folder` cannot be written, and lets through what `on_progress`
+    raises; nothing is left behind then.
     """
     kind = kind_of(clip)
     _check_settings(config, kind)

@@ -340,10 +340,16 @@ def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
 def test_an_evaluation_goes_with_what_it_is_of(bench: Bench) -> None:
     bench.run()
     bench.run()
-    (bench.out / "evaluation.json").write_text("{}")
-    bench.run(replace(CONFIG, output=OutputConfig(pictures=False)))
+    evaluation = bench.out / "evaluation.json"
+    evaluation.write_text("{}")
+    bench.run(replace(CONFIG, output=OutputConfig(pictures=False)))  # the same depth
+    assert evaluation.exists()
     bench.run(replace(CONFIG, steps=7))
-    assert not (bench.out / "evaluation.json").exists()
+    assert not evaluation.exists()
+    evaluation.write_text("{}")
+    bench.sfm.settings = CLOSED
+    bench.run(replace(CONFIG, sfm=replace(CONFIG.sfm, overlap=7)))
+    assert not evaluation.exists()
 
 
 def test_others_may_read_what_was_written(finished: Bench) -> None:

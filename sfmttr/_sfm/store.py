@@ -51,6 +51,10 @@ def has_model(folder: Path) -> bool:
     return (folder / RAW_FILE).exists()
 
 
+def _is_whole(folder: Path) -> bool:
+    return has_model(folder) and (folder / CARD_FILE).exists()
+
+
 def publish(source: Path, folder: Path, model: SparseModel) -> None:
     """Copy a finished rung and the card of its model to `folder`, in one step, replacing what was there."""
     card = Card(model.health, model.rung, model.attempts, model.seconds)
@@ -60,7 +64,7 @@ def publish(source: Path, folder: Path, model: SparseModel) -> None:
 
 def read_card(folder: Path) -> Card:
     """The card that `publish` wrote. Raises `ReconstructionError`."""
-    if not has_model(folder) or not (folder / CARD_FILE).exists():
+    if not _is_whole(folder):
         raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
     values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     card: dict[str, Any] = {
@@ -93,7 +97,7 @@ def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> s
 
 def restore(cached: Path, folder: Path) -> bool:
     """Copy a cached reconstruction to `folder`; False when there is none, or none that can be read."""
-    if not has_model(cached) or not (cached / CARD_FILE).exists():
+    if not _is_whole(cached):
         return False
     try:
         os.utime(cached)  # it is of use: `sweep` takes others first
@@ -108,14 +112,14 @@ def keep(folder: Path, cached: Path) -> None:
     """Copy a reconstruction into the cache, which then holds no more than `KEPT`. Does without where that cannot be:
     a full disk, or one that may not be written, is no reason to lose what was computed."""
     try:
-        if not has_model(cached):
+        if not _is_whole(cached):
             _copy_whole(folder, cached)
         sweep(cached.parent, most=KEPT)
     except OSError as error:
         _log.warning("the reconstruction cannot be kept for another run (%s)", error)
 
 
-def sweep(cache: Path, keep_s: float = math.inf, most: int | None = None) -> int:
+def sweep(cache: Path, keep_s: float = math.inf, most: float = math.inf) -> int:
     """Delete cached reconstructions that were not used for `keep_s`, and of the others all but the `most` used last;
     give how many went."""
     if not cache.is_dir():
@@ -125,7 +129,7 @@ def sweep(cache: Path, keep_s: float = math.inf, most: int | None = None) -> int
         with suppress(OSError):  # another process may sweep as well
             if _CACHED.fullmatch(entry.name):
                 aged.append((now - entry.stat().st_mtime, entry))
-    gone = [entry for place, (age_s, entry) in enumerate(sorted(aged)) if age_s > keep_s or place >= (most or math.inf)]
+    gone = [entry for place, (age_s, entry) in enumerate(sorted(aged)) if age_s > keep_s or place >= most]
     for entry in gone:
         shutil.rmtree(entry, ignore_errors=True)
     return len(gone)
@@ -166,6 +170,7 @@ def find_model(folder: Path) -> Path:
 
 
 def _model_files(folder: Path) -> list[Path]:
+    """Cameras, images and points, all in one form. Raises `ReconstructionError` when there are none."""
     for candidate in (folder, folder / "0", folder / "sparse", folder / "sparse" / "0"):
         for suffix in (".bin", ".txt"):
             paths = [candidate / f"{name}{suffix}" for name in _MODEL_FILES]
