@@ -541,6 +541,8 @@ class _Run:
         _ = self._backend.device, self._network
         if truth is not None:
             check_folder(truth.folder, truth.scale)
+        if self._config.sfm.model_folder is not None:
+            sfm.model_identity(self._config.sfm.model_folder)
         if intrinsics is not None:
             hw = video.probe(self._clip, self._config.video).hw
             parse_intrinsics(intrinsics, hw, hw)

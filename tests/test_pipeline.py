@@ -31,6 +31,7 @@ from sfmttr.config import (
     Preset,
     Recipe,
     RunConfig,
+    SfmConfig,
     SplitConfig,
     Trained,
     TruthConfig,
@@ -321,6 +322,7 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
         ("nowhere.mp4", {}),
         ("clip", {"network": "no-such-network"}),
         ("clip", {"video": VideoConfig(max_frames=2, duplicate_threshold=0.0)}),
+        ("clip", {"video": VideoConfig(max_frames=9), "sfm": SfmConfig(model_folder=Path("no-model-here"))}),
     ],
 )
 def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
