@@ -231,6 +231,15 @@ _ADDRESS = """() => setTimeout(() => {
   if (run) document.getElementById('results')?.scrollIntoView({behavior: 'smooth', block: 'start'});
 }, 120)"""
 """Once results are there, their link stands in the address bar: a reload finds them again."""
+_VIEWERS_THERE = """async key => {
+  const waiting = () => ['model-before', 'model-after'].some(id => !document.getElementById(id));
+  for (let tries = 0; waiting() && tries < 200; tries += 1) await new Promise(next => setTimeout(next, 50));
+  await new Promise(next => requestAnimationFrame(() => setTimeout(next)));
+  return key;
+}"""
+"""Before the models are asked for. gradio makes what is in a tab when the tab is first opened; a viewer that gets its
+model before that gets it twice, and the second time it drops the drawing code that it is still loading for the first
+one and never asks for it again (seen with gradio 6.31): nothing is drawn, ever."""
 
 
 def _wire(
@@ -316,7 +325,7 @@ def _wire(
     )
     show_after(blocks.load(calls.opened, None, [key, c["live"]], **_AT_ONCE))
     # The viewer draws nothing when it gets its model while it is hidden; and most visitors need not load it.
-    c["tab_3d"].select(calls.show_3d, [key], [c["model_before"], c["model_after"]], **_AT_ONCE)
+    c["tab_3d"].select(calls.show_3d, [key], [c["model_before"], c["model_after"]], js=_VIEWERS_THERE, **_AT_ONCE)
     blocks.unload(calls.leave)
 
 

@@ -154,6 +154,27 @@ def test_every_tab_opens_and_3d_is_drawn(visit: Visit, street: str) -> None:
     visit.check_quiet()
 
 
+@pytest.mark.parametrize("wait_ms", [0, 30, 100])
+def test_3d_is_drawn_for_who_opens_it_at_once(visit: Visit, street: str, wait_ms: int) -> None:
+    """While the page is still making its tabs, and with the viewer's code coming late."""
+    visit.page.add_init_script(_OPENS_3D.replace("WAIT_MS", str(wait_ms)))
+    visit.page.route("**/Canvas3D-*.js", lambda route: (time.sleep(2), route.continue_()))
+    opened(visit, street)
+    for name in ("before", "after"):
+        visit.page.locator(f"#model-{name} canvas").wait_for()
+    visit.check_quiet()
+
+
+_OPENS_3D = """(() => {
+  const watcher = new MutationObserver(() => {
+    const tabs = [...document.querySelectorAll('#tabs button[role=tab]')];
+    const tab = tabs.find(each => each.textContent.trim() === '3D' && each.checkVisibility({visibilityProperty: true}));
+    if (!tab) return;
+    watcher.disconnect();
+    setTimeout(() => tab.click(), WAIT_MS);
+  });
+  watcher.observe(document, {subtree: true, childList: true, attributes: true});
+})()"""
 _DRAWN = """selector => new Promise(resolve => requestAnimationFrame(() => {
   const canvas = document.querySelector(selector);
   const copy = document.createElement('canvas');
