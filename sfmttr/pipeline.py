@@ -5,7 +5,9 @@ frames -> sfm -> before -> (align, trust) -> refine -> after -> compare -> outpu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from sfmttr.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTas
 from sfmttr.beside import Beside
 from sfmttr.compare import Column, Comparison, Maps, compare_at_points, compare_with_truth
 from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
-from sfmttr.errors import AlignmentError, Cancelled, ClipError
+from sfmttr.errors import AlignmentError, Cancelled, ClipError, ConfigError
 from sfmttr.evaluation import EVALUATION
 from sfmttr.fuse import fuse_clip, fusion_hw
 from sfmttr.ground_truth import beside, check_folder, match_ground_truth
@@ -94,7 +96,8 @@ def run(
     Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
     """
     with making(out):
-        is_new, is_ours = not out.exists(), False
+        new = _new_folders(out)
+    is_ours = False
     try:
         with RunFolder(out) as folder:
             is_ours = True  # from here on: another process may be at work in it
@@ -103,9 +106,17 @@ def run(
         stopped = (Cancelled, KeyboardInterrupt)
         # Who stopped may go on from the frames; who gave wrong input gets no half-written run.
         worth_keeping = ("frames", "sfm", "depth") if isinstance(error, stopped) else ("sfm", "depth")
-        if is_new and is_ours and not any((out / name).exists() for name in worth_keeping):
+        if new and is_ours and not any((out / name).exists() for name in worth_keeping):
             shutil.rmtree(out, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run is in one of them by now
+                for folder_above in new[1:]:
+                    folder_above.rmdir()
         raise
+
+
+def _new_folders(out: Path) -> list[Path]:
+    """`out` and those above it that there are not yet, innermost first."""
+    return list(itertools.takewhile(lambda folder: not folder.exists(), (out, *out.parents)))
 
 
 def clip_identity(clip: Path) -> tuple[str, list[tuple[str, int, int]]]:
@@ -541,7 +552,11 @@ class _Run:
         _ = self._backend.device, self._network
         if truth is not None:
             check_folder(truth.folder, truth.scale)
+        if not self._config.sfm.time_limit_s > 0:
+            raise ConfigError(f"a time limit of {self._config.sfm.time_limit_s:g} s leaves none; give one above 0")
         if self._config.sfm.model_folder is not None:
+            if intrinsics is not None:
+                raise ConfigError("a given model has cameras of its own; leave out the intrinsics, or the model")
             sfm.model_identity(self._config.sfm.model_folder)
         if intrinsics is not None:
             hw = video.probe(self._clip, self._config.video).hw

@@ -317,26 +317,36 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "changes"),
+    ("clip", "changes", "said"),
     [
-        ("nowhere.mp4", {}),
-        ("clip", {"network": "no-such-network"}),
-        ("clip", {"video": VideoConfig(max_frames=2, duplicate_threshold=0.0)}),
-        ("clip", {"video": VideoConfig(max_frames=9), "sfm": SfmConfig(model_folder=Path("no-model-here"))}),
+        ("nowhere.mp4", {}, "nowhere.mp4"),
+        ("clip", {"network": "no-such-network"}, "no-such-network"),
+        ("clip", {"video": VideoConfig(max_frames=2, duplicate_threshold=0.0)}, "allow 3"),
+        ("clip", {"sfm": SfmConfig(model_folder=Path("no-model-here"))}, "no-model-here"),
+        ("clip", {"sfm": SfmConfig(model_folder=Path("any")), "intrinsics": "50,50,64,48"}, "cameras of its own"),
+        ("clip", {"sfm": SfmConfig(time_limit_s=-1)}, "time limit of -1 s"),
     ],
 )
 def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
-    clip: str, changes: dict[str, Any], bench: Bench, assets: Path
+    clip: str, changes: dict[str, Any], said: str, bench: Bench, assets: Path
 ) -> None:
     bench.run()
     before = {path: path.stat().st_mtime_ns for path in bench.out.rglob("*") if path.is_file() and path.suffix}
     settings = read_manifest(bench.out)
-    with pytest.raises(SfmttrError):
+    changes = {"video": VideoConfig(max_frames=9), **changes}
+    with pytest.raises(SfmttrError, match=said):
         pipeline.run(assets / clip, bench.out, replace(CONFIG, preset=Preset.PAPER, **changes))
     for path in before:
         assert path.is_file(), path
     assert read_manifest(bench.out) == settings
     assert bench.stages_made() == set()
+
+
+def test_a_run_that_fails_leaves_no_new_folder(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(SfmttrError):
+        pipeline.run(bench.assets / "nowhere.mp4", tmp_path / "there" / "new" / "newer" / "run", CONFIG)
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_an_evaluation_goes_with_what_it_is_of(bench: Bench) -> None:
