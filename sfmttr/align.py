@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sfmttr.config import AlignConfig, InlierTest
+from sfmttr.config import AlignConfig, BestTrial, InlierTest
 from sfmttr.errors import AlignmentError
 from sfmttr.inverse_depth import InverseDepth
 
@@ -80,10 +80,26 @@ def most_inliers(
 
 
 def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> np.ndarray:
-    """(M,) bool: the largest set of strict inliers over one-point trials."""
+    """(M,) bool: the strict inliers of the best of the one-point trials; none where no point gives a scale."""
+    if config.best_trial is BestTrial.LEAST_RELAXED:
+        return _least_relaxed(z, d, config)
     picks = rng.integers(len(z), size=config.trials)
     scales = d[picks] / z[picks]
     return most_inliers(z, d, scales[scales > 0], config)
+
+
+def _least_relaxed(z: np.ndarray, d: np.ndarray, config: AlignConfig) -> np.ndarray:
+    """(M,) bool: the strict inliers of the trial that has the least relaxed error.
+
+    The trials are points evenly spaced in the order of their scales, rather than drawn: nothing is left to chance.
+    """
+    ratio = d / z
+    scales = np.quantile(ratio, (np.arange(config.trials) + 0.5) / config.trials, method="nearest")
+    scales = np.unique(scales[scales > 0])
+    if not len(scales):
+        return np.zeros(len(z), bool)
+    error = [np.square(np.minimum(np.abs(ratio / scale - 1) / config.relaxed_tau, 1)).sum() for scale in scales]
+    return strict_inliers(z, d, scales[[int(np.argmin(error))]], config)[0]
 
 
 def weighted_least_squares_scale(z: np.ndarray, d: np.ndarray) -> float:

@@ -85,6 +85,17 @@ class InlierTest(StrEnum):
     """(s z - d)^2 / (s z) <= tau, as the paper prints it: its meaning changes with the unit."""
 
 
+class BestTrial(StrEnum):
+    """What makes a trial of the strict model the best one."""
+
+    MOST_INLIERS = "most_inliers"
+    """The largest set of strict inliers, as in the paper. Where a network errs by more than the strict threshold at
+    many points, several scales have sets of about the same size, and which is largest is chance."""
+    LEAST_RELAXED = "least_relaxed"
+    """The least squared error over all points, cut off where the relaxed model leaves a point out (MSAC: Torr and
+    Zisserman, 2000): the scale under which most of the clip can be learnt from."""
+
+
 @dataclass(frozen=True)
 class AlignConfig:
     """Strict and relaxed models (paper, section 3.2)."""
@@ -96,6 +107,8 @@ class AlignConfig:
     """Relative error below which a point is trained on."""
     trials: int = 200
     """RANSAC trials; the reference makes 20."""
+    best_trial: BestTrial = BestTrial.LEAST_RELAXED
+    """For one scale; lines of scale and shift are judged by their inliers."""
     own_word: bool = True
     """Where network and reconstruction disagree on the whole, keep points that a healthy reconstruction is sure of,
     too: the network is far from its domain, and what it got most wrong is what it has to learn. (Where they agree,
@@ -266,7 +279,9 @@ class Recipe:
 
 
 _PAPER = Recipe(
-    AlignConfig(inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20, own_word=False),
+    AlignConfig(
+        inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20, best_trial=BestTrial.MOST_INLIERS, own_word=False
+    ),
     WeightConfig(),
     RefineConfig(),
 )
