@@ -16,11 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clips import CLIPS, WEIGHTS
-from sfmttr import pipeline
-from sfmttr.compare import Column
 from sfmttr.config import OutputConfig, Preset, RunConfig, SplitConfig
-from sfmttr.runs import read_json
+from sfmttr.evaluation.comparison import Column
+from sfmttr.io.json_files import read_json
+from sfmttr.run import pipeline
+from tools.clips import CLIPS, WEIGHTS
 
 NETWORKS = {
     "drive_0002": ("meter-xxs-kitti", "rt-monodepth-s", "bundled"),

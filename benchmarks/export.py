@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.clips import CLIPS, WEIGHTS
-from export.pipeline import ExportConfig, export_run
+from export.exporter import ExportConfig, export_run
 from export.report import ExportReport
 from export.spec import Variant
-from sfmttr import pipeline
 from sfmttr.config import OutputConfig, Preset, RunConfig
-from sfmttr.runs import write_json
+from sfmttr.io.json_files import write_json
+from sfmttr.run import pipeline
+from tools.clips import CLIPS, WEIGHTS
 
 NETWORKS = ("bundled", "meter-xxs-kitti", "rt-monodepth-s")
 CONVOLUTIONAL = ("bundled", "rt-monodepth-s")

@@ -11,9 +11,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from benchmarks.clips import CLIPS
-from sfmttr import pipeline
 from sfmttr.config import OutputConfig, RunConfig
+from sfmttr.run import pipeline
+from tools.clips import CLIPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

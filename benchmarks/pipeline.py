@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clips import CLIPS, WEIGHTS
 from sfmttr.__main__ import NOT_REFINED
+from tools.clips import CLIPS, WEIGHTS
 
 STOCK_SFM = """
 import sys, pycolmap

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfmttr._sfm.job import Extractor, Mapper, Recipe
-from sfmttr._sfm.ladder import ladder
-from sfmttr._sfm.sparse import Sparse
 from sfmttr.config import SfmConfig
-from sfmttr.sfm import Trial, try_recipe
+from sfmttr.sfm.protocol import Extractor, Mapper, Recipe
+from sfmttr.sfm.reconstruction import Trial, try_recipe
+from sfmttr.sfm.retry_policy import ladder
+from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet
 
 DATA = Path(os.environ.get("SFMTTR_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

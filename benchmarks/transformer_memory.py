@@ -4,7 +4,7 @@
 
 Its architecture with random weights, on the CPU; each step in a process of its own, by the refinement itself, so that
 copies, gradients and the optimiser's moments count. "kept" are the bytes of features that the encoder's blocks keep for
-gradients, a token, channel and block: what `sfmttr.networks.hf` decides by.
+gradients, a token, channel and block: what `sfmttr.networks.huggingface.adapter` decides by.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import torch
 from torch import Tensor
 
 from sfmttr.config import LossForm, RefineConfig, Sampling, Trained
-from sfmttr.device import Compute
-from sfmttr.inverse_depth import InverseDepth
-from sfmttr.lora import add_low_rank
-from sfmttr.networks import hf
 from sfmttr.networks.base import DepthNetwork
-from sfmttr.networks.disparity import DisparityNetwork
+from sfmttr.networks.disparity_to_depth import DisparityNetwork
+from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.refine import Refinement, trained_parameters
-from sfmttr.targets import FrameTargets, Targets
+from sfmttr.networks.inverse_depth import InverseDepth
+from sfmttr.networks.lora import add_low_rank
+from sfmttr.refinement.loop import Refinement, trained_parameters
+from sfmttr.refinement.targets import FrameTargets, Targets
 from sfmttr.types import HW, DepthKind
+from sfmttr.utils.device import Compute
 
 BASE: dict[str, Any] = {
     "model_type": "depth_anything",
@@ -98,8 +98,8 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     info = NetworkInfo("base", DepthKind.AFFINE_DISPARITY, "none", "random weights", "Depth-Anything-V2-Base")
-    network = hf.rebuild(json.dumps({"config": BASE, "preprocessor": None, "size": None}), info)
-    hf._CHECKPOINT_BYTES = 0 if recompute else 1 << 60
+    network = adapter.rebuild(json.dumps({"config": BASE, "preprocessor": None, "size": None}), info)
+    adapter._CHECKPOINT_BYTES = 0 if recompute else 1 << 60
     h, w = hw
     rng = np.random.default_rng(0)
     grid = rng.uniform(-1, 1, (500, 2)).astype(np.float32)
@@ -138,7 +138,7 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def kept_bytes(network: hf.HubNetwork, hw: HW, trained: Trained) -> tuple[float, float]:
+def kept_bytes(network: adapter.HubNetwork, hw: HW, trained: Trained) -> tuple[float, float]:
     """GB of all features kept for gradients, and bytes a token, channel and block of those of the encoder's blocks."""
 
     network = copy.deepcopy(network)

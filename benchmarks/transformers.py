@@ -27,19 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.clips import CLIPS, WEIGHTS
-from sfmttr import pipeline
-from sfmttr.backend import LocalBackend, OnStep, RefineTask
-from sfmttr.compare import Column
 from sfmttr.config import FuseConfig, OutputConfig, RunConfig, Trained
-from sfmttr.device import Compute
 from sfmttr.errors import SfmttrError
+from sfmttr.evaluation.comparison import Column
+from sfmttr.evaluation.metrics import depth_metrics
 from sfmttr.geometry import sample_numpy
-from sfmttr.metrics import depth_metrics
+from sfmttr.io.json_files import write_json
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
-from sfmttr.refine import RefineResult
-from sfmttr.runs import write_json
-from sfmttr.targets import Observations
+from sfmttr.refinement.backend import LocalBackend, OnStep, RefineTask
+from sfmttr.refinement.loop import RefineResult
+from sfmttr.refinement.observations import Observations
+from sfmttr.run import pipeline
+from sfmttr.utils.device import Compute
+from tools.clips import CLIPS, WEIGHTS
 
 _CLIPS = ["drive_0002", "redkitchen", "street", "room"]
 _TIMED_STEPS = 4

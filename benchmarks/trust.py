@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks.sfm import CLIPS as REAL
 from benchmarks.sfm import frame_set
-from sfmttr._sfm.health import POOR, HealthFigures, halves_would_tell, health_score
-from sfmttr._sfm.ladder import in_sequence, ladder
-from sfmttr._sfm.sparse import Sparse
 from sfmttr.config import SfmConfig
-from sfmttr.sfm import try_recipe
+from sfmttr.sfm.health import POOR, HealthFigures, halves_would_tell, health_score
+from sfmttr.sfm.reconstruction import try_recipe
+from sfmttr.sfm.retry_policy import in_sequence, ladder
+from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet, SfmHealth
-from tests import synthetic
-from tests.synthetic import RenderedClip
+from tools import synthetic
+from tools.synthetic import RenderedClip
 
 
 def stop_and_go() -> RenderedClip:

@@ -15,15 +15,17 @@ from typing import Any
 
 import gradio as gr
 
-from demo.callbacks import Callbacks, visitor, wished
-from demo.estimate import look_at
-from demo.jobs import Job
-from demo.render import plain
-from demo.service import Learning, Waiting
-from demo.uploads import keep_upload
 from sfmttr.errors import Cancelled, ClipError, SfmttrError
-from sfmttr.runs import REPORT, read_json
+from sfmttr.io.json_files import read_json
+from sfmttr.run.manifest import REPORT
 from sfmttr.types import Progress
+
+from .clip_preview import look_at
+from .handlers import Callbacks, visitor, wished
+from .jobs import Job
+from .runner import Learning, Waiting
+from .uploads import keep_upload
+from .views.common import plain
 
 WISHES = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
 """Components of the form, in the order of the fields of `Wishes`."""
@@ -140,9 +142,9 @@ class Endpoints:
         """Depth of a photo by the exported network of a run: a 16-bit PNG, a coloured PNG, and what is in them."""
         from PIL import Image
 
-        from sfmttr import viz
-        from sfmttr.depth_files import choose_png_scale, write_depth_png
+        from sfmttr.io.depth_files import choose_png_scale, write_depth_png
         from sfmttr.types import Depth, DepthKind
+        from sfmttr.viz import colormap
 
         try:
             session = self._service.finished(run)
@@ -153,7 +155,7 @@ class Endpoints:
             kind = DepthKind(_kind(session.run))
             scale = choose_png_scale(kind, float(depth.max()))
             write_depth_png(folder / "depth.png", Depth(depth, kind), scale)
-            Image.fromarray(viz.colourise(depth, view.exported_colours)).save(folder / "coloured.png")
+            Image.fromarray(colormap.colourise(depth, view.exported_colours)).save(folder / "coloured.png")
         except SfmttrError as error:
             raise _said(error) from None
         status = {"depth": scale.sentence, "unit": scale.unit, "facts": facts}

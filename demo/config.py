@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sfmttr
-from demo.where import default_network, is_private
 from sfmttr.config import Preset, RunConfig, VideoConfig
 from sfmttr.networks.weights import cache_folder
+
+from .environment import default_network, is_private
 
 EXAMPLES_FOLDER = Path(sfmttr.__file__).resolve().parents[1] / "examples"
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sfmttr
-from demo.config import Example, PageConfig
-from demo.sessions import Session
 from sfmttr.config import RunConfig
 from sfmttr.errors import Cancelled, SfmttrError
-from sfmttr.runs import read_json, settings_key, write_json
+from sfmttr.io.json_files import read_json, settings_key, write_json
+
+from .config import Example, PageConfig
+from .sessions import Session
 
 if TYPE_CHECKING:
-    from demo.service import Service
+    from .service import Service
 
 _log = logging.getLogger(__name__)
 _MADE = "made.json"
@@ -71,9 +72,10 @@ class Examples:
 
     def make(self, example: Example, tell: Callable[[object], None], service: Service) -> None:
         """Run and export the example; what is there of an earlier try is used."""
-        from demo.export_job import ExportWish
-        from demo.service import export_into, run_into
-        from sfmttr.backend import LocalBackend
+        from sfmttr.refinement.backend import LocalBackend
+
+        from .export_worker import ExportWish
+        from .runner import export_into, run_into
 
         session = self.session(example)
         session.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ def prepare_in_background(service: Service) -> None:
 
 def main() -> None:
     """Make the results of all examples now."""
-    from demo.service import Service
+    from .service import Service
 
     service = Service(PageConfig())
     for example in list(service.examples.missing()):

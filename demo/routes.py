@@ -11,9 +11,10 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 
-from demo.service import Service
-from demo.sessions import Session
 from sfmttr.errors import SfmttrError
+
+from .service import Service
+from .sessions import Session
 
 STATIC = Path(__file__).with_name("static")
 _PICTURES = frozenset(path.name for path in STATIC.glob("*.webp"))
@@ -52,10 +53,10 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/view/{id}/file/{name}")
     def file(id: str, name: str) -> FileResponse:
-        from demo import takeaway
+        from . import downloads
 
         try:
-            path = takeaway.file_of(session_of(id), name)
+            path = downloads.file_of(session_of(id), name)
         except (KeyError, SfmttrError):
             raise HTTPException(404, "There is no such file of this run.") from None
         return FileResponse(path, filename=None if name.endswith((".mp4", ".png")) else name)
@@ -73,10 +74,10 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/view/{id}/{layer}/{frame}.webp")
     def picture(id: str, layer: str, frame: int) -> Response:
-        from demo import results
+        from . import run_view
 
         try:
-            content = results.webp(session_of(id), layer, frame, service.config.picture_width)
+            content = run_view.webp(session_of(id), layer, frame, service.config.picture_width)
         except (KeyError, SfmttrError):
             raise HTTPException(404, "There is no such picture of this run.") from None
         return Response(content, media_type="image/webp", headers=_KEEP)

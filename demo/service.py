@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from demo import gpu
-from demo.choices import Choices
-from demo.config import PageConfig
-from demo.estimate import Rates
-from demo.examples import Examples
-from demo.export_job import ExportWish, export
-from demo.jobs import Job, Jobs
-from demo.line import Line
-from demo.sessions import Session, SessionStore
 from sfmttr.config import RunConfig
 from sfmttr.errors import ClipError, NetworkError
 from sfmttr.types import Progress
 
+from . import zerogpu
+from .config import PageConfig
+from .eta import Rates
+from .examples import Examples
+from .export_worker import ExportWish
+from .jobs import Job, Jobs
+from .network_choices import Choices
+from .queue import Line
+from .sessions import Session, SessionStore
+
 if TYPE_CHECKING:
-    from sfmttr.backend import Backend, LiveNetwork
-    from sfmttr.refine import RefineStep
-
-FROM_CACHE = "from the cache"
-Tell = Callable[[object], None]
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """So many are before us."""
-
-    place: int
-
-
-@dataclass(frozen=True)
-class Learning:
-    """One step of the refinement; now and then with what the network says of the first frame."""
-
-    step: RefineStep
-    depth: np.ndarray | None = field(repr=False)
+    from sfmttr.refinement.backend import Backend
+from .runner import Tell, Waiting, export_into, run_into
 
 
 class Service:
@@ -56,7 +35,7 @@ class Service:
         self.jobs = Jobs()
         self.rates = Rates(config.folder / "rates.json")
         self.choices = Choices(config.most_parameters)
-        self.backend = backend or gpu.make_backend()
+        self.backend = backend or zerogpu.make_backend()
         self.examples = Examples(config.folder / "examples", config)
 
     def stages_s(self, frames: int, network: str, preset: str) -> dict[str, float] | None:
@@ -79,8 +58,6 @@ class Service:
             )
         return session
 
-    # ----------------------------------------------------------------------------------- refining
-
     def start_run(self, clip: Path, config: RunConfig, visitor: str) -> Job[Session]:
         """Refine `config.network` on `clip`, in a folder of its own."""
         job: Job[Session] = Job(lambda tell: self._run(clip, config, tell))
@@ -98,7 +75,7 @@ class Service:
             self.store.delete(session)
             raise
         finally:
-            gpu.free_memory()
+            zerogpu.free_memory()
 
     def _look(self, network: str, tell: Tell) -> None:
         """Find out what a network is; the Hub may take long to answer, and the run can be stopped meanwhile."""
@@ -108,8 +85,6 @@ class Service:
             tell(Progress("weights", 0, 0, "looking the network up"))
         if looking.ended is not None and looking.ended.problem:
             raise NetworkError(looking.ended.problem)
-
-    # ---------------------------------------------------------------------------------- exporting
 
     def start_export(self, session: Session, wish: ExportWish, visitor: str) -> Job[Session]:
         """Freeze the run's network and pack its kit."""
@@ -123,47 +98,3 @@ class Service:
         with self.store.in_use(session), self.line.turn(lambda place: tell(Waiting(place))):
             export_into(session, wish, tell, self.rates)
         return session
-
-
-def run_into(
-    session: Session,
-    clip: Path,
-    config: RunConfig,
-    backend: Backend,
-    tell: Tell,
-    rates: Rates,
-    live_every_s: float = float("inf"),
-) -> None:
-    """Run the pipeline into the session's folder, telling `Progress` and `Learning`."""
-    from demo.results import save_points
-    from sfmttr import pipeline  # torch takes seconds to import: tell the visitor something first
-
-    cached: set[str] = set()
-    shown_at = float("-inf")
-
-    def on_progress(progress: Progress) -> None:
-        if progress.note == FROM_CACHE:
-            cached.add(progress.stage)
-        tell(progress)
-
-    def on_step(step: RefineStep, live: LiveNetwork) -> None:
-        nonlocal shown_at
-        now, depth = time.monotonic(), None
-        if now - shown_at >= live_every_s:
-            shown_at, depth = now, live.depth(gpu.LIVE_FRAME)
-        tell(Learning(step, depth))
-
-    result = pipeline.run(clip, session.run, config, on_progress, on_step, backend)
-    tell(Progress("outputs", 1, 1))
-    save_points(result, session)
-    timings = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
-    rates.learn(timings, len(result.frames), config.network, str(config.preset))
-
-
-def export_into(session: Session, wish: ExportWish, tell: Tell, rates: Rates) -> None:
-    """Export the session's run, telling `Progress`."""
-    from sfmttr.runs import REPORT, read_json
-
-    started = time.monotonic()
-    export(session.run, wish, tell)
-    rates.learn_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfmttr.runs import REPORT
+from sfmttr.run.manifest import REPORT
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _TOUCHED = ".looked-at"

@@ -7,7 +7,7 @@ from html import escape
 
 import gradio as gr
 
-from demo.config import Example
+from .config import Example
 
 _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

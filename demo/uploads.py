@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sfmttr.errors import ClipError
-from sfmttr.video import IMAGE_SUFFIXES
+from sfmttr.frames.loader import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg"})
 ZIP = ".zip"
@@ -22,7 +22,7 @@ _CLIP = "clip"
 def keep_upload(files: Sequence[str | Path], folder: Path, max_bytes: int, max_files: int) -> Path:
     """Take over one video, one zip, or several images into `folder`; give the clip: a file, or a folder of images.
 
-    Raises `ClipError`, in one sentence, for anything else. What is inside the files is for `sfmttr.video` to judge.
+    Raises `ClipError`, in one sentence, for anything else. `sfmttr.frames.loader` checks their contents.
     """
     paths = [Path(file) for file in files]
     if not paths:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.spec import DEFAULT_OPSET, KIT, OPSETS, Variant
-from sfmttr.command_line import Parser, exit_code
+from sfmttr.cli.exit_codes import Parser, exit_code
+
+from .spec import DEFAULT_OPSET, KIT, OPSETS, Variant
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,9 +69,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _export(options: argparse.Namespace) -> int:
     # After parsing: torch takes seconds to import.
-    from export.pipeline import ExportConfig, KnownDepth, export_run, pack
-    from export.report import print_report
-    from sfmttr.terminal import progress_bars
+    from sfmttr.cli.console import progress_bars
+
+    from .exporter import ExportConfig, KnownDepth, export_run, pack
+    from .report import print_report
 
     known_depth = None
     if options.known_depth is not None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sfmttr.device import one_cpu_thread
 from sfmttr.networks.base import DepthPredictor
 from sfmttr.types import HW
+from sfmttr.utils.device import one_cpu_thread
 
 WARM_UP, REPEATS = 3, 15
 

@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 import sfmttr
-from export import spec
-from export.check import ParityCase
-from export.latency import Latency
-from export.spec import ModelMetadata, Tolerance, Variant
-from sfmttr.metrics import DepthMetrics
+from sfmttr.evaluation.metrics import DepthMetrics
+
+from . import spec
+from .latency import Latency
+from .parity import ParityCase
+from .spec import ModelMetadata, Tolerance, Variant
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 import sfmttr
-from export import spec
-from export.errors import ExportError
-from export.spec import OUTPUT, ModelMetadata
 from sfmttr.networks.base import DepthNetwork, antialiased_resize, resize_depth
 from sfmttr.types import HW
+
+from . import spec
+from .errors import ExportError
+from .spec import OUTPUT, ModelMetadata
 
 TRACED_IMAGE_HW = (61, 83)
 """Size that the image graph is traced at: odd, not square, and none that is checked."""

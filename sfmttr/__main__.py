@@ -17,22 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import sfmttr
-from sfmttr.command_line import Parser, exit_code
-from sfmttr.config import (
-    SCORED,
-    KittiConfig,
-    KittiSplit,
-    Objective,
-    OutputConfig,
-    Preset,
-    RefineConfig,
-    RunConfig,
-    Setting,
-    Trained,
-    TruthConfig,
-)
+from sfmttr.cli.exit_codes import Parser, exit_code
+from sfmttr.config import Objective, OutputConfig, Preset, RefineConfig, RunConfig, Trained, TruthConfig
 from sfmttr.errors import ConfigError
-from sfmttr.networks.names import as_file_name
+from sfmttr.kitti.config import SCORED, KittiConfig, KittiSplit, Setting
+from sfmttr.networks.huggingface.model_id import as_file_name
 from sfmttr.types import DepthKind
 
 NOT_REFINED = 3
@@ -77,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="compare a finished run with ground truth"))
     kitti = commands.add_parser(_KITTI, prog="sfmttr evaluate kitti", description="The paper's table, on KITTI.")
     _add_kitti(kitti)
-    listing = commands.add_parser("networks", help="list the networks that can be refined")
-    listing.add_argument("--weights-dir", type=Path, help="where weights lie")
-    listing.set_defaults(command=_networks)
+    networks = commands.add_parser("networks", help="list the networks that can be refined")
+    networks.add_argument("--weights-dir", type=Path, help="where weights lie")
+    networks.set_defaults(command=_networks)
     return parser
 
 
@@ -271,7 +260,8 @@ def run_config(options: argparse.Namespace) -> RunConfig:
 
 
 def _refine(options: argparse.Namespace) -> int:
-    from sfmttr import pipeline, terminal  # after parsing: torch takes seconds to import, --help should not
+    from sfmttr.cli import console  # after parsing: torch takes seconds to import, --help should not
+    from sfmttr.run import pipeline
 
     config = run_config(options)
     by = "" if config.objective is Objective.SFM else f"-{config.objective}"
@@ -279,9 +269,9 @@ def _refine(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / name
     if options.export:
         _check_export()
-    with terminal.progress_bars() as bars:
+    with console.progress_bars() as bars:
         result = pipeline.run(options.clip, out, config, bars.on_progress, bars.on_step)
-    terminal.print_summary(result)
+    console.print_summary(result)
     if result.refined is None:
         return NOT_REFINED
     return _export(out) if options.export else 0
@@ -307,12 +297,13 @@ def _export(run: Path) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from sfmttr import evaluation, terminal
+    from sfmttr.cli import console
+    from sfmttr.run import evaluate
 
     truth = _truth_config(options)
     assert truth is not None, "argparse requires it"
-    evaluated = evaluation.evaluate_run(options.run, truth)
-    terminal.print_evaluation(evaluated)
+    evaluated = evaluate.evaluate_run(options.run, truth)
+    console.print_evaluation(evaluated)
     return 0
 
 
@@ -344,20 +335,22 @@ def kitti_config(options: argparse.Namespace) -> KittiConfig:
 
 
 def _evaluate_kitti(options: argparse.Namespace) -> int:
-    from sfmttr import reproduce, terminal
+    from sfmttr.cli import console
+    from sfmttr.kitti import experiment
 
     config = kitti_config(options)
-    with terminal.progress_bars() as bars:
-        table = reproduce.reproduce(config, bars.on_progress)
+    with console.progress_bars() as bars:
+        table = experiment.reproduce(config, bars.on_progress)
     print(table.text(), end="")
     print(f"Written to {config.out}")
     return 0
 
 
 def _networks(options: argparse.Namespace) -> int:
-    from sfmttr import listing, networks
+    from sfmttr import networks
+    from sfmttr.cli.networks import print_networks
 
-    listing.print_networks(networks.describe_all(options.weights_dir))
+    print_networks(networks.describe_all(options.weights_dir))
     return 0
 
 

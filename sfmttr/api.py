@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sfmttr import pipeline
 from sfmttr.config import Preset, RunConfig
 from sfmttr.errors import ConfigError
-from sfmttr.results import RunResult
+from sfmttr.run import pipeline
+from sfmttr.run.results import RunResult
 from sfmttr.types import OnProgress, ignore_progress
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on one thread results repeat bit for bit
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tests.*`, however pytest was started
 
 import pytest
 
-from tests.synthetic import RenderedClip, render_room, write_frames
+from tools.synthetic import RenderedClip, render_room, write_frames
 
 if TYPE_CHECKING:
-    from tests.exported import Exported
+    from tests.support.exported import Exported
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,7 +49,7 @@ def room_frames(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory):  
 @pytest.fixture(scope="session")
 def room_model(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model of the Hub's layout, which gives inverse depth and half fits `room`."""
-    from tests.folder_models import write_fitted
+    from tests.support.folder_models import write_fitted
 
     return write_fitted(Path(tmp_path_factory.mktemp("models")) / "tiny-depth", room.rgb, room.depth)
 
@@ -59,7 +57,7 @@ def room_model(room: RenderedClip, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A refined and exported network; it is not known by name any more."""
-    from tests.exported import export_tiny
+    from tests.support.exported import export_tiny
 
     with pytest.MonkeyPatch.context() as patch:
         return export_tiny(tmp_path_factory.mktemp("exported"), patch)
@@ -68,7 +66,7 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="module")
 def exported(exported_once: Exported) -> Iterator[Exported]:
     """The same, and its network is one like any other."""
-    from tests.exported import known_again
+    from tests.support.exported import known_again
 
     with pytest.MonkeyPatch.context() as patch:
         known_again(exported_once, patch)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sfmttr import networks, pipeline
-from sfmttr.compare import Column
+from sfmttr import networks
 from sfmttr.config import OutputConfig, RunConfig
-from sfmttr.depth_files import read_depth_png
-from sfmttr.ground_truth import beside
+from sfmttr.evaluation.comparison import Column
+from sfmttr.evaluation.ground_truth import beside
+from sfmttr.io.depth_files import read_depth_png
 from sfmttr.networks.registry import entry
 from sfmttr.networks.weights import SHIPPED_FOLDER, find, sha256_of
+from sfmttr.run import pipeline
 
 CLIPS = ("street", "room")
 MEGABYTE = 1_000_000

@@ -18,7 +18,7 @@ from sfmttr.geometry import (
     unproject,
 )
 from sfmttr.types import Camera
-from tests.synthetic import pose
+from tools.synthetic import pose
 
 HW = (48, 64)
 CAMERA = Camera(HW, 60.0, 62.0, 31.0, 25.5, k1=-0.12, k2=0.03, p1=0.002, p2=-0.001)

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfmttr import outputs, video, viz
-from sfmttr.depth_files import read_depth_png
+from sfmttr.frames import loader
 from sfmttr.geometry import resize_numpy
+from sfmttr.io import depth_maps
+from sfmttr.io.depth_files import read_depth_png
+from sfmttr.viz import overlays
 
 STATIC = Path(__file__).resolve().parents[1] / "demo" / "static"
 TRUTH = Path(__file__).resolve().parents[1] / "examples" / "street.depth"
@@ -29,16 +31,16 @@ def error_picture(depth: np.ndarray, true: np.ndarray) -> np.ndarray:
     depth = resize_numpy(depth, (true.shape[0], true.shape[1]))
     depth = depth * np.median(true[known]) / np.median(depth[known])
     error = np.abs(depth / np.where(known, true, 1.0) - 1)
-    table = viz.error_table()
-    rgb = table[np.rint(np.clip(error / viz.MAX_ERROR, 0, 1) * (len(table) - 1)).astype(int)]
+    table = overlays.error_table()
+    rgb = table[np.rint(np.clip(error / overlays.MAX_ERROR, 0, 1) * (len(table) - 1)).astype(int)]
     return np.where(known[..., None], rgb, np.array(NO_TRUTH, np.uint8))
 
 
 def main(run: Path) -> None:
-    frames = video.frame_set_from_folder(run / "frames")
+    frames = loader.frame_set_from_folder(run / "frames")
     true = read_depth_png(TRUTH / f"{frames.numbers[FRAME]:06d}.png").values
     pictures = {"hero-photo": frames.read(FRAME).rgb} | {
-        f"hero-{name}": error_picture(outputs.read_maps(run / "depth" / f"{name}.npz")[FRAME], true)
+        f"hero-{name}": error_picture(depth_maps.read_maps(run / "depth" / f"{name}.npz")[FRAME], true)
         for name in ("before", "after")
     }
     for name, rgb in pictures.items():

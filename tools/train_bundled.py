@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.clips import CLIPS
-from sfmttr.networks.bundled import Bundled
 from sfmttr.networks.info import NetworkInfo
+from sfmttr.networks.models.bundled import Bundled
 from sfmttr.types import DepthKind
+from tools.clips import CLIPS
 from tools.training.batches import BatchSource
 from tools.training.loop import StepRecord, TrainConfig, Training, seeded
 from tools.training.measure import clip_errors, existing_clips, kind_of, scene_errors

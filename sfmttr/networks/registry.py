@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks import hub
+from sfmttr.networks.huggingface import repository
+from sfmttr.networks.huggingface.model_id import HubName, is_hub_name
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.names import HubName, is_hub_name
 from sfmttr.networks.weights import (
     WeightFile,
     apply_state,
@@ -77,7 +77,7 @@ _SUPERVISED = {"kitti": "outdoors from a car (KITTI)", "nyu": "indoors (NYU Dept
 
 def _meter(size: str, domain: str) -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import meter
+        from sfmttr.networks.models import meter
 
         return meter.build(info, size, domain)
 
@@ -107,7 +107,7 @@ def _rt_file(part: str, sha256: str) -> WeightFile:
 
 def _rt_monodepth_s() -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import rt_monodepth
+        from sfmttr.networks.models import rt_monodepth
 
         return rt_monodepth.build(info)
 
@@ -147,7 +147,7 @@ _ADABINS_DRIVE = "https://drive.google.com/drive/folders/1nYyaQXOBjNdUJDsmJpcRpu
 
 def _adabins(name: str, domain: str) -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import adabins
+        from sfmttr.networks.models import adabins
 
         return adabins.build(info, domain)
 
@@ -170,7 +170,7 @@ _MANYDEPTH_ZIP = "https://storage.googleapis.com/niantic-lon-static/research/man
 
 def _manydepth() -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import manydepth
+        from sfmttr.networks.models import manydepth
 
         return manydepth.build(info)
 
@@ -193,7 +193,7 @@ _CADEPTH_DRIVE = "https://drive.google.com/open?id=100m6JHvxEcsCmHhZkQw8_wW8KXqi
 
 def _cadepth() -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import cadepth
+        from sfmttr.networks.models import cadepth
 
         return cadepth.build(info)
 
@@ -215,7 +215,7 @@ _DIFFNET_DRIVE = "https://drive.google.com/file/d/1SuyBMS3ZLYuZwgyGSpmNrag7ESjRU
 
 def _diffnet() -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import diffnet
+        from sfmttr.networks.models import diffnet
 
         return diffnet.build(info)
 
@@ -238,7 +238,7 @@ _BUNDLED_SHA256 = "0dddd1d461f8f2b2e970a72e5aa338b38af038299e3ff87ad572c6870ed23
 
 def _bundled() -> NetworkEntry:
     def build(info: NetworkInfo) -> DepthNetwork:
-        from sfmttr.networks import bundled
+        from sfmttr.networks.models import bundled
 
         return bundled.build(info)
 
@@ -342,14 +342,14 @@ def describe(name: str, weights_dir: Path | None = None, on_progress: OnProgress
     unusable is found before its weights are fetched. Raises `NetworkError` and `WeightsError`.
     """
     if shortcut := _SHORTCUTS.get(name):
-        here = hub.here(HubName.parse(shortcut.model).source)
+        here = repository.here(HubName.parse(shortcut.model).source)
         return NetworkSummary(shortcut.info, shortcut.parameters, here, shortcut.model)
     if name not in _ENTRIES and is_hub_name(name):
-        from sfmttr.networks import hf
+        from sfmttr.networks.huggingface import adapter
 
         asked = HubName.parse(name)
-        info, parameters = hf.describe(asked, on_progress)
-        return NetworkSummary(info, parameters, hub.here(asked.source), name)
+        info, parameters = adapter.describe(asked, on_progress)
+        return NetworkSummary(info, parameters, repository.here(asked.source), name)
     known = entry(name)
     return NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
 
@@ -367,12 +367,12 @@ def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = i
     something is downloaded. Raises `NetworkError` and `WeightsError`.
     """
     if name in _SHORTCUTS or (name not in _ENTRIES and is_hub_name(name)):
-        from sfmttr.networks import hf
+        from sfmttr.networks.huggingface import adapter
 
         shortcut = _SHORTCUTS.get(name)
         if shortcut is None:
-            return hf.load(HubName.parse(name), on_progress)
-        return hf.load(HubName.parse(shortcut.model), on_progress, shortcut.info)
+            return adapter.load(HubName.parse(name), on_progress)
+        return adapter.load(HubName.parse(shortcut.model), on_progress, shortcut.info)
     known = entry(name)
     paths = [fetch(file, weights_dir, on_progress) for file in known.files]
     network = build(name)
@@ -410,14 +410,14 @@ def load_refined(path: str | Path) -> DepthNetwork:
     told, known = read_safetensors_metadata(path), refined_info(path)
     state = read_safetensors(path)
     if "hf" in told:
-        from sfmttr.networks import hf
+        from sfmttr.networks.huggingface import adapter
 
-        network: DepthNetwork = hf.rebuild(told["hf"], known)
+        network: DepthNetwork = adapter.rebuild(told["hf"], known)
     else:
         network = build(known.name)
     if {"shift", "floor"} <= state.keys():  # its disparity was aligned
-        from sfmttr.networks import disparity
+        from sfmttr.networks import disparity_to_depth
 
-        network = disparity.placeholder(network)
+        network = disparity_to_depth.placeholder(network)
     apply_state(network, state, path.name)
     return network.eval()

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import sfmttr
-from sfmttr.depth_files import choose_png_scale, write_depth_png
-from sfmttr.runs import atomic_file
+from sfmttr.io.atomic import atomic_file
+from sfmttr.io.depth_files import choose_png_scale, write_depth_png
+from sfmttr.io.video_writer import write_comparison_video
 from sfmttr.types import HW, Camera, Depth, DepthKind
-from sfmttr.video_writer import write_comparison_video
 from tools.scenes import sensor
 from tools.scenes.renderer import Renderer
 from tools.scenes.scene import Scene, SceneKind

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sfmttr.runs import atomic_file
+from sfmttr.io.atomic import atomic_file
 from sfmttr.types import HW, Camera
 from tools.scenes import sensor
 from tools.scenes.renderer import TRAINING, Renderer

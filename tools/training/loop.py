@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sfmttr.networks.bundled import Bundled
+from sfmttr.networks.models.bundled import Bundled
 from tools.training.batches import Batch, BatchSource
 from tools.training.losses import LossConfig, total_loss
 from tools.training.optimizer import make_optimizer

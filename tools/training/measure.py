@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfmttr.compare import Column, compare_with_truth
 from sfmttr.config import TruthConfig, VideoConfig
-from sfmttr.device import Compute
-from sfmttr.ground_truth import match_ground_truth
-from sfmttr.metrics import apply_protocol, depth_metrics, protocol
+from sfmttr.evaluation.comparison import Column, compare_with_truth
+from sfmttr.evaluation.ground_truth import match_ground_truth
+from sfmttr.evaluation.metrics import apply_protocol, depth_metrics, protocol
+from sfmttr.frames.loader import load_frames
 from sfmttr.networks.base import DepthNetwork, TorchPredictor
-from sfmttr.predict import predict_maps, prepare_images
-from sfmttr.video import load_frames
+from sfmttr.networks.inference import predict_maps, prepare_images
+from sfmttr.utils.device import Compute
 from tools.training.shards import Scene
 
 _FAR_M = 80.0

@@ -1,0 +1,296 @@
+"""A finished run as it is looked at: read back from its folder, so that a reload or a link shows the same.
+
+The page keeps one file of its own beside the run: `points.npz`, which says what became of every sparse point.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sfmttr.evaluation.comparison import Column
+from sfmttr.io.atomic import atomic_file
+from sfmttr.io.json_files import read_json
+from sfmttr.run.manifest import REPORT
+from sfmttr.run.results import RunResult
+from sfmttr.types import DepthKind, FrameSet
+from sfmttr.viz.colormap import ColourRange
+from sfmttr.viz.overlays import PointClass
+
+from .sessions import Session
+
+POINTS = "points.npz"
+_CLASSES = tuple(PointClass)
+_MAPS_KEPT = 6
+_PICTURES_KEPT = 400
+
+
+PHOTO, POINTS_LAYER, ERROR_BEFORE, ERROR_AFTER = "photo", "points", "error_before", "error_after"
+TITLES: Mapping[str, str] = {
+    PHOTO: "photo",
+    Column.BEFORE: "before",
+    Column.ALIGNED: "before, scaled to fit",
+    Column.BEFORE_FUSED: "before + points (fused)",
+    Column.AFTER: "after",
+    Column.AFTER_FUSED: "after + points (fused)",
+    ERROR_BEFORE: "error at held-out points, before",
+    ERROR_AFTER: "error at held-out points, after",
+    POINTS_LAYER: "points by class",
+}
+ALIGNED_DISPARITY = "unrefined, with the best scale and shift"
+"""What "before" is, of a network that gives inverse depth up to scale and shift: a gain that is only alignment is
+none."""
+_DISPARITY_TITLES: Mapping[str, str] = {
+    Column.BEFORE: "before, without its shift",
+    Column.ALIGNED: "before, best scale and shift",
+}
+
+
+def save_points(result: RunResult, session: Session) -> None:
+    """Write `points.npz` of a run that has just ended: what only its values in memory can say."""
+    from sfmttr.geometry import pixels_from_grid
+    from sfmttr.io import depth_maps
+    from sfmttr.refinement.observations import sample_at
+    from sfmttr.run import outputs
+
+    aligned = result.aligned
+    if aligned is None:
+        return
+    observations = aligned.observations
+    names = outputs.point_classes(aligned)
+    classes = np.array([_CLASSES.index(PointClass(str(name))) for name in names], np.uint8)
+    judged = (observations.test | observations.test_on_held_out_frames) & observations.reliable
+    errors = {}
+    depth, network_scale = result.folder / "depth", aligned.alignment.network_scale
+    for name, column in (("before", Column.BEFORE), ("after", Column.AFTER)):
+        path = depth / f"{column}.npz"
+        error = np.full(len(observations), np.nan, np.float32)
+        if path.is_file():
+            rows = observations.where(judged)
+            maps = (
+                depth_maps.read_maps(path) if column is Column.AFTER else depth_maps.read_aligned(depth, network_scale)
+            )
+            predicted = sample_at(maps, rows)
+            error[judged] = np.abs(predicted / (aligned.alignment.scale * rows.z) - 1)
+        errors[f"error_{name}"] = error
+    with atomic_file(session.folder / POINTS) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            frame=observations.frame.astype(np.int32),
+            xy_px=pixels_from_grid(observations.grid, result.frames.hw).astype(np.float32),
+            classes=classes,
+            **errors,
+        )
+
+
+@dataclass(frozen=True)
+class Points:
+    """What `save_points` wrote; M rows, sorted by frame."""
+
+    frame: np.ndarray
+    xy_px: np.ndarray
+    classes: np.ndarray
+    error_before: np.ndarray
+    error_after: np.ndarray
+
+    def counts(self) -> dict[PointClass, int]:
+        return {kind: int((self.classes == i).sum()) for i, kind in enumerate(_CLASSES)}
+
+
+class RunView:
+    """One finished run."""
+
+    def __init__(self, session: Session) -> None:
+        """Raises `RunFolderError` when it is not finished, or damaged."""
+        from sfmttr.frames.loader import frame_set_from_folder
+
+        self.session, self.folder = session, session.run
+        self.report: dict[str, Any] = read_json(self.folder / REPORT)
+        self.frames: FrameSet = frame_set_from_folder(self.folder / "frames")
+
+    @property
+    def refined(self) -> bool:
+        """Whether the network was trained on the clip (and not stopped by the trust gate, or for want of a model)."""
+        return self.report["refinement"] is not None
+
+    @property
+    def rolled_back(self) -> bool:
+        return self.refined and bool(self.report["refinement"]["rolled_back"])
+
+    @property
+    def trusted(self) -> bool:
+        alignment = self.report["alignment"]
+        return alignment is not None and bool(alignment["trusted"])
+
+    @property
+    def gate_closed(self) -> bool:
+        """There is a reconstruction, and it is not trusted."""
+        return not self.refined and self.report["alignment"] is not None and not self.trusted
+
+    @property
+    def kind(self) -> DepthKind:
+        return DepthKind(self.report["kind"])
+
+    @property
+    def gave_disparity(self) -> bool:
+        """Whether its network gives inverse depth, which the clip's points made depth of."""
+        return self.report["alignment"] is not None and self.report["alignment"].get("shift") is not None
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Of layers and columns, in words."""
+        return {**TITLES, **_DISPARITY_TITLES} if self.gave_disparity else TITLES
+
+    @property
+    def before_words(self) -> str:
+        """What "before" is, where that needs saying; else empty."""
+        return ALIGNED_DISPARITY if self.before is Column.ALIGNED else ""
+
+    @property
+    def unit(self) -> str:
+        return "m" if self.kind is DepthKind.METRIC else "network units"
+
+    @cached_property
+    def points(self) -> Points | None:
+        path = self.session.folder / POINTS
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as content:
+            return Points(**{name: content[name] for name in Points.__dataclass_fields__})
+
+    @cached_property
+    def refinement(self) -> dict[str, Any] | None:
+        """Curves: `refinement.json`."""
+        path = self.folder / "refinement.json"
+        return read_json(path) if path.is_file() else None
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """What can be shown, in the order of `TITLES`."""
+        there = {PHOTO, Column.BEFORE}
+        if self.refined:
+            there |= {Column.ALIGNED, Column.BEFORE_FUSED, Column.AFTER, Column.AFTER_FUSED}
+        if self.points is not None:
+            there.add(POINTS_LAYER)
+            if np.isfinite(self.points.error_before).any():
+                there.add(ERROR_BEFORE)
+            if np.isfinite(self.points.error_after).any():
+                there.add(ERROR_AFTER)
+        return tuple(str(layer) for layer in TITLES if layer in there)
+
+    @cached_property
+    def colours(self) -> ColourRange:
+        """One range for the clip: that of the run's own pictures and video."""
+        from sfmttr.viz import colormap
+
+        shown = [self._maps(column) for column in (self.before, Column.AFTER) if column in self.layers]
+        return colormap.colour_range(frame for maps in shown for frame in maps)
+
+    @property
+    def exported_colours(self) -> ColourRange:
+        """`colours` in the unit of the exported network, which may give metres where the run does not."""
+        from sfmttr.viz.colormap import ColourRange
+
+        scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
+        return ColourRange(scale * self.colours.near, scale * self.colours.far)
+
+    @property
+    def before(self) -> Column:
+        """What is shown as unrefined depth: of a network that gives disparity, what alignment makes of it."""
+        return Column.ALIGNED if self.refined and self.gave_disparity else Column.BEFORE
+
+    def _maps(self, column: str) -> np.ndarray:
+        """(N, h, w) of one column."""
+        if column == Column.ALIGNED and self.before is Column.BEFORE:  # else it is kept
+            return self._maps(Column.BEFORE) * np.float32(self.report["alignment"]["network_scale"])
+        path = self.folder / "depth" / f"{column}.npz"
+        return _read_maps(path, path.stat().st_mtime_ns)
+
+    def depth(self, column: str, frame: int) -> np.ndarray:
+        """(H, W) float32 at frame size."""
+        from sfmttr.geometry import resize_numpy
+
+        return resize_numpy(self._maps(column)[frame], self.frames.hw)
+
+    def picture(self, layer: str, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8. Raises KeyError for a layer or a frame that there is not."""
+        from sfmttr.viz import colormap, overlays
+
+        if layer not in self.layers or not 0 <= frame < len(self.frames):
+            raise KeyError(layer)
+        if layer == PHOTO:
+            return self.frames.read(frame).rgb
+        if layer not in (POINTS_LAYER, ERROR_BEFORE, ERROR_AFTER):
+            return colormap.colourise(self.depth(layer, frame), self.colours)
+        points, rgb = self.points, self.frames.read(frame).rgb
+        assert points is not None, "or the layer would not be there"
+        rows = points.frame == frame
+        if layer == POINTS_LAYER:
+            kinds = [_CLASSES[i] for i in points.classes[rows]]
+            drawn = overlays.overlay_points(rgb, points.xy_px[rows], kinds)
+        else:
+            error = points.error_before if layer == ERROR_BEFORE else points.error_after
+            drawn = overlays.error_overlay(rgb, points.xy_px[rows], error[rows])
+        return drawn[: rgb.shape[0]]  # their legends are drawn on paper; the page has its own
+
+    def has_kit(self) -> bool:
+        return (self.folder / "kit.zip").is_file()
+
+    def held_out(self, column: str) -> float | None:
+        """AbsRel at held-out points."""
+        return self._abs_rel("held_out", column)
+
+    def truth(self, column: str) -> float | None:
+        """AbsRel against true depth, where there is any."""
+        return self._abs_rel("ground_truth", column)
+
+    def _abs_rel(self, comparison: str, column: str) -> float | None:
+        rows = self.report["comparison"].get(comparison)
+        value = rows and rows.get(column) and rows[column]["abs_rel"]
+        return float(value) if value is not None and math.isfinite(float(value)) else None
+
+
+@lru_cache(maxsize=_MAPS_KEPT)
+def _read_maps(path: Path, changed_ns: int) -> np.ndarray:
+    from sfmttr.io.depth_maps import read_maps
+
+    return read_maps(path)
+
+
+@lru_cache(maxsize=16)
+def _view(session: Session, changed_ns: int) -> RunView:
+    return RunView(session)
+
+
+def view_of(session: Session) -> RunView:
+    """The run of a session, kept for the next question about it. Raises `RunFolderError` when it is not finished."""
+    report = session.run / REPORT
+    return _view(session, report.stat().st_mtime_ns if report.is_file() else 0)
+
+
+@lru_cache(maxsize=_PICTURES_KEPT)
+def _webp(session: Session, changed_ns: int, layer: str, frame: int, width: int) -> bytes:
+    return encode_webp(_view(session, changed_ns).picture(layer, frame), width)
+
+
+def webp(session: Session, layer: str, frame: int, width: int) -> bytes:
+    """One picture, at most `width` wide. Raises KeyError for one that there is not."""
+    return _webp(session, (session.run / REPORT).stat().st_mtime_ns, layer, frame, width)
+
+
+def encode_webp(rgb: np.ndarray, width: int, quality: int = 90) -> bytes:
+    image = Image.fromarray(rgb)
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=1)
+    return buffer.getvalue()

@@ -1,0 +1,180 @@
+"""The page's words and tables: values in, HTML out. Everything that comes from outside is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .charts import Series, line_chart
+
+if TYPE_CHECKING:
+    from ..run_view import RunView
+from .common import is_finite, percent, plain
+from .progress import validation_chart
+
+_MEASURES = (
+    ("abs_rel", "AbsRel", "mean of |error| / true depth"),
+    ("rmse", "RMSE", "root of the mean squared error"),
+    ("rmse_log", "RMSE log", "the same in log depth"),
+    ("a1", "δ < 1.25", "share of depths less than 25 % off"),
+)
+_COLUMNS = ("before", "aligned", "before_fused", "after", "after_fused")
+_FUSED = {"before_fused": "before + points", "after_fused": "after + points"}
+_COMPARISONS = (
+    ("held_out", "At held-out points of the reconstruction"),
+    ("held_out_frames", "At held-out frames"),
+    ("ground_truth", "Against true depth"),
+)
+
+
+def report(view: RunView) -> str:
+    """Tables, curves, health card and timings."""
+    parts = []
+    for name, title in _COMPARISONS:
+        comparison = view.report["comparison"].get(name)
+        if comparison:
+            columns = [(key, _FUSED.get(key, view.titles[key])) for key in _COLUMNS if key in comparison]
+            tables = _table(comparison, columns) + _distance_table(comparison, columns)
+            parts.append(f"<section><h3>{title}</h3>{tables}</section>")
+    parts.append(_curves(view))
+    parts.append(f"<section><h3>Reconstruction</h3>{health(view)}</section>")
+    parts.append(f"<section><h3>Time</h3>{_timings(view)}</section>")
+    return f'<div class="report">{"".join(parts)}</div>'
+
+
+def _table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
+    head = "".join(f'<th scope="col" title="{escape(words)}">{title}</th>' for _, title, words in _MEASURES)
+    best = {
+        measure: (max if measure == "a1" else min)(
+            (comparison[key][measure] for key, _ in columns if is_finite(comparison[key][measure])), default=None
+        )
+        for measure, _, _ in _MEASURES
+    }
+    rows = "".join(
+        f'<tr class="{key}"><th scope="row">{title}</th>'
+        + "".join(_cell(comparison[key][measure], best[measure]) for measure, _, _ in _MEASURES)
+        + "</tr>"
+        for key, title in columns
+    )
+    unit = escape(str(comparison["unit"]))
+    return (
+        f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<p class="caption">{escape(str(comparison["protocol"]))}; RMSE in {unit}.</p>'
+    )
+
+
+def _cell(value: Any, best: Any) -> str:
+    if not is_finite(value):
+        return "<td>–</td>"
+    text = f"{value:.4f}" if value < 10 else f"{value:.2f}"
+    return f'<td class="best">{text}</td>' if value == best else f"<td>{text}</td>"
+
+
+def _distance_table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
+    ranges = comparison[columns[0][0]]["by_distance"]
+    if not ranges:
+        return ""
+    head = "".join(f'<th scope="col">{part["near"]:.3g} – {part["far"]:.3g}</th>' for part in ranges)
+    rows = "".join(
+        f'<tr class="{key}"><th scope="row">{title}</th>'
+        + "".join(_cell(part["abs_rel"], None) for part in comparison[key]["by_distance"])
+        + "</tr>"
+        for key, title in columns
+    )
+    return (
+        "<details><summary>AbsRel by distance</summary>"
+        f'<div class="scroll"><table><thead><tr><td>{escape(str(comparison["unit"]))}</td>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def _curves(view: RunView) -> str:
+    curves = view.refinement
+    if curves is None or not curves["losses"]:
+        return ""
+    losses = [math.nan if value is None else float(value) for value in curves["losses"]]
+    half = max(2, len(losses) // 40)
+    windows = (
+        (i, [value for value in losses[max(0, i - half) : i + half + 1] if is_finite(value)])
+        for i in range(len(losses))
+    )
+    median = [(i + 1.0, float(np.median(window))) for i, window in windows if window]
+    steps = [(i + 1.0, value) for i, value in enumerate(losses)]
+    chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], "step", "training loss")
+    error = validation_chart(curves["validation"], len(losses))
+    return (
+        '<section><h3>Learning</h3><div class="charts">'
+        f"<div><h4>Error at points that chose the best step</h4>{error}</div>"
+        f"<div><h4>Training loss, and its running median</h4>{chart}</div></div></section>"
+    )
+
+
+def health(view: RunView) -> str:
+    """The health card."""
+    sfm = view.report["sfm"]
+    card = sfm["health"]
+    if card is None:
+        return f'<div class="health poor"><p>{escape(plain(str(sfm["advice"])))}</p></div>'
+    alignment = view.report["alignment"] or {}
+    facts = [
+        ("Frames placed", f"{card['registered']} of {card['total']}"),
+        ("3D points", f"{card['points']:,}"),
+        ("Reprojection error", f"{card['mean_reprojection_error_px']:.2f} px"),
+        ("A point is seen in", f"{card['mean_track_length']:.1f} frames"),
+        ("Field of view", f"{card['horizontal_view_deg']:.0f}°{' (given)' if card['focal_given'] else ''}"),
+        ("Focal length", f"{card['focal_px']:.0f} px"),
+        ("Triangulation angle", f"{card['median_triangulation_angle_deg']:.1f}°"),
+    ]
+    if alignment:
+        facts += [
+            ("Points that fit the network", percent(alignment["relaxed_inlier_ratio"])),
+            ("Agreement on near and far", f"{alignment['rank_correlation']:.2f}"),
+            ("Scale varies by", percent(alignment["scale_spread"])),
+        ]
+    score = float(card["score"])
+    kind = "good" if score >= 0.75 else "fair" if score >= 0.5 else "poor"
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
+    concerns = "".join(f"<li>{escape(each)}</li>" for each in card["concerns"])
+    advice = f"<p>{escape(plain(card['advice']))}</p>" if card["advice"] else ""
+    return (
+        f'<div class="health {kind}"><p class="score"><b>{100 * score:.0f}</b> of 100: '
+        f"{ {'good': 'fits itself well', 'fair': 'usable, with doubts', 'poor': 'does not fit itself'}[kind] }</p>"
+        f'<dl class="facts">{cells}</dl>{f"<ul>{concerns}</ul>" if concerns else ""}{advice}</div>'
+    )
+
+
+_STAGE_WORDS = {
+    "frames": "frames",
+    "sfm": "structure-from-motion",
+    "disparity": "inverse depth before",
+    "before": "depth before",
+    "aligned": "scale and shift",
+    "refine": "refinement",
+    "after": "depth after",
+    "before_fused": "fusing before",
+    "after_fused": "fusing after",
+    "compare": "comparing",
+    "outputs": "pictures, video, 3D",
+}
+
+
+def _timings(view: RunView) -> str:
+    timings = {name: float(value) for name, value in view.report["timings_s"].items() if value >= 0.05}
+    if not timings:
+        return ""
+    most = max(timings.values())
+    rows = "".join(
+        f'<tr><th scope="row">{_STAGE_WORDS.get(name, name)}</th><td>{value:.1f} s</td>'
+        f'<td class="wide"><span class="bar"><span style="width:{100 * value / most:.0f}%"></span></span></td></tr>'
+        for name, value in timings.items()
+    )
+    network, preset = escape(str(view.report["network"])), escape(str(view.report["preset"]))
+    licence = escape(str(view.report.get("licence") or "not stated"))
+    return (
+        f'<table class="timings"><tbody>{rows}</tbody></table><p class="caption">{sum(timings.values()):.0f} s in all; '
+        f"network {network} (licence: {licence}), preset {preset}, seed {view.report['seed']}.</p>"
+    )

@@ -1,1 +1,0 @@
-"""Private parts of structure-from-motion; `sfmttr.sfm` is the public face."""

@@ -1,1 +1,0 @@
-"""How `sfmttr.video` reads clips, folders and zip files; nothing else imports from here."""

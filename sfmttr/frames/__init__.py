@@ -1,0 +1,1 @@
+"""How `sfmttr.frames.loader` reads clips, folders and zip files; nothing else imports from here."""

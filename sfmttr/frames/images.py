@@ -1,0 +1,214 @@
+"""Folders and zip files of images as a source of frames: natural order, EXIF orientation and focal length."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+import re
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sfmttr.config import VideoConfig
+from sfmttr.errors import ClipError
+from sfmttr.frames.selection import GREY_LONG_SIDE, Candidate, fitted_hw, windows_in_time, worth_reading
+from sfmttr.frames.zip_archive import Archive, UnreadableMemberError
+from sfmttr.types import HW, SkippedFrame
+
+COMPETITORS = 4
+"""Images read a window, where there are more than can be used: photographs are large and rarely blurred."""
+HEIF_SUFFIXES = frozenset({".heic", ".heif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIF_SUFFIXES
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
+"""What Pillow may take a file for. It knows many more, old and odd ones, that nobody films with."""
+DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError)
+"""What Pillow's decoders raise on damaged files."""
+DIAGONAL_35MM_MM = 43.27
+MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+
+
+class ImageSource:
+    """Images in natural order of their names; the position in that order stands for time."""
+
+    def __init__(self, files: dict[str, Callable[[], io.BytesIO]], title: str, config: VideoConfig) -> None:
+        """`files` maps relative names to readers. Raises `ClipError` when there are none."""
+        self._paths = sorted((name for name in files if _suffix(name) in SUFFIXES), key=natural_key)
+        if not self._paths:
+            raise ClipError(f"{title} holds no images (jpg, png, webp, bmp or tif); choose another one")
+        self._files = files
+        self._config = config
+        self._reference: tuple[str, HW] | None = None
+        self._focals_px: list[float] = []
+        self.skipped: list[SkippedFrame] = []
+        self.names = _short_names(self._paths)
+
+    @property
+    def source_hw(self) -> HW:
+        """Size of the images; known once one was read."""
+        return self._reference[1] if self._reference else (0, 0)
+
+    @property
+    def focal_px(self) -> float | None:
+        """Median focal length that EXIF gives, at `source_hw`, of the images read so far."""
+        return float(np.median(self._focals_px)) if self._focals_px else None
+
+    def competitors(self) -> list[range]:
+        windows = windows_in_time(range(len(self._paths)), self._config.max_frames)
+        return [worth_reading(window, (), COMPETITORS) for window in windows]
+
+    def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
+        """The readable ones of the images asked for. Others are noted in `skipped`.
+
+        Raises `ClipError` for an image that is too large or not as large as the first.
+        """
+        for number in numbers:
+            try:
+                image, focal_px = read_image(self._files[self._paths[number]](), self._paths[number], self._config)
+            except (UnreadableImageError, UnreadableMemberError) as error:
+                self.skipped.append(SkippedFrame(self.names[number], str(error)))
+                continue
+            self._check_size(self._paths[number], image)
+            if focal_px:
+                self._focals_px.append(focal_px)
+            yield Candidate(number, float(number), _grey(image), partial(_same, image))
+
+    def first_hw(self) -> HW:
+        """Size of the first readable image. Raises `ClipError` when there is none."""
+        for _ in self.candidates(range(len(self._paths))):
+            return self.source_hw
+        raise ClipError(f"none of the {len(self._paths)} images can be read ({self.skipped[0].reason}); save them anew")
+
+    def _check_size(self, path: str, image: Image.Image) -> None:
+        hw = (image.height, image.width)
+        self._reference = self._reference or (path, hw)
+        other, other_hw = self._reference
+        if hw != other_hw:
+            raise ClipError(
+                f"{other} is {other_hw[1]} x {other_hw[0]} pixels and {path} is {hw[1]} x {hw[0]}; "
+                "resize them to one size or take those out that differ"
+            )
+
+
+class UnreadableImageError(ValueError):
+    """One image is damaged; the others may be fine."""
+
+
+def folder_files(folder: Path) -> dict[str, Callable[[], io.BytesIO]]:
+    """The visible files of a folder (not of folders within it) with their readers."""
+    try:
+        paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    except OSError as error:
+        raise ClipError(f"{folder} cannot be read ({error.strerror or error}); check its permissions") from error
+    return {path.name: partial(_read_file, path) for path in paths}
+
+
+def archive_files(archive: Archive) -> dict[str, Callable[[], io.BytesIO]]:
+    return {name: partial(archive.read, name) for name in archive.names}
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sorts 2.jpg before 10.jpg. Digits stay text (a hostile name may hold thousands): length first, then value."""
+    pieces = re.split(r"([0-9]+)", name.casefold())
+    parts = [(len(piece.lstrip("0")), piece.lstrip("0")) if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
+    return (*parts, (0, name))
+
+
+def read_image(data: io.BytesIO, name: str, config: VideoConfig) -> tuple[Image.Image, float | None]:
+    """An upright RGB picture and its focal length in pixels, if EXIF gives one.
+
+    Raises `UnreadableImageError` when damaged, `ClipError` when it is too large (nothing is decoded then).
+    """
+    try:
+        with warnings.catch_warnings():
+            # Sizes are judged here, by the configuration; Pillow's own limit only warns.
+            warnings.simplefilter("ignore")
+            image = Image.open(data, formats=_formats(name))
+            _check_pixels(image, name, config)
+            focal_px = _focal_px(image)
+            return _to_rgb(ImageOps.exif_transpose(image)), focal_px
+    except Image.DecompressionBombError as error:
+        raise ClipError(f"{name} is far too large; make it smaller than {config.max_source_pixels:,} pixels") from error
+    except (*DAMAGED, struct.error) as error:
+        raise UnreadableImageError(f"cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _read_file(path: Path) -> io.BytesIO:
+    try:
+        return io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_pixels(image: Image.Image, name: str, config: VideoConfig) -> None:
+    if image.width * image.height > config.max_source_pixels:
+        raise ClipError(
+            f"{name} has {image.width} x {image.height} pixels, more than {config.max_source_pixels:,}; make it smaller"
+        )
+
+
+def _formats(name: str) -> list[str]:
+    """Formats to try. HEIF needs a package that is not required; raises `UnreadableImageError` when it is missing."""
+    if _suffix(name) not in HEIF_SUFFIXES:
+        return FORMATS
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise UnreadableImageError("HEIC images need `pip install pillow-heif`; or save them as JPEG") from error
+    return ["HEIF"]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Sixteen bits: Pillow's own conversion would clip all but the darkest 256 levels.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def _same(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    height, width = fitted_hw((image.height, image.width), GREY_LONG_SIDE)
+    grey = image.convert("L").resize((width, height), Image.Resampling.BOX)
+    return np.asarray(grey, dtype=np.float32)
+
+
+def _focal_px(image: Image.Image) -> float | None:
+    """Focal length in pixels from EXIF: by the 35 mm equivalent (of the diagonal), else by the sensor's resolution."""
+    exif = image.getexif().get_ifd(0x8769)
+    equivalent_mm = _number(exif.get(0xA405))
+    if equivalent_mm:
+        return equivalent_mm * math.hypot(image.width, image.height) / DIAGONAL_35MM_MM
+    focal_mm, pixels_per_unit = _number(exif.get(0x920A)), _number(exif.get(0xA20E))
+    mm_per_unit = MM_PER_RESOLUTION_UNIT.get(int(_number(exif.get(0xA210)) or 2))
+    if not (focal_mm and pixels_per_unit and mm_per_unit):
+        return None
+    # The resolution is that of the picture as taken, which may since have been resized.
+    taken_px = max(_number(exif.get(0xA002)) or 0, _number(exif.get(0xA003)) or 0) or max(image.size)
+    return focal_mm * pixels_per_unit / mm_per_unit * max(image.size) / taken_px
+
+
+def _number(value: object) -> float | None:
+    """A positive EXIF number; None for what is missing, zero, or no number at all."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def _short_names(paths: Sequence[str]) -> tuple[str, ...]:
+    """Stems, as ground truth is matched by; whole names where stems would not tell images apart."""
+    stems = tuple(PurePosixPath(path).stem for path in paths)
+    return stems if len(set(stems)) == len(stems) else tuple(paths)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()

@@ -1,0 +1,206 @@
+"""Which frames of a clip are kept: windows evenly in time, the sharpest of each, none that repeats the last one.
+
+Nothing here knows where frames come from: a source hands out `Candidate`s in order, one at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from sfmttr.config import VideoConfig
+from sfmttr.errors import ClipError
+from sfmttr.frames.store import FrameStore
+from sfmttr.types import HW, OnProgress, Progress, SkippedFrame
+
+MIN_FRAMES = 3
+"""Fewer cannot be reconstructed."""
+GREY_LONG_SIDE = 640
+"""Sharpness is judged on grey copies at most this wide or high."""
+BLOCK = 4
+"""Frames are compared on means of blocks this wide: sensor and coding noise average out, motion of a pixel does not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A readable frame that may be kept. The full picture is only made when it is."""
+
+    number: int
+    """Index of the frame in the source."""
+    time_s: float
+    grey: np.ndarray
+    """(h, w) float32, 0 to 255, long side at most `GREY_LONG_SIDE`."""
+    image: Callable[[], Image.Image]
+    """Makes the RGB picture, upright and with square pixels; a source may make it as small as it will be stored."""
+
+
+class Source(Protocol):
+    """Where candidates come from: a video or images."""
+
+    skipped: list[SkippedFrame]
+    """Frames found to be unreadable so far."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all frames of the source."""
+        ...
+
+    @property
+    def source_hw(self) -> HW:
+        """Upright, square pixels; known after the first candidate."""
+        ...
+
+    @property
+    def focal_px(self) -> float | None:
+        """At `source_hw`; known after the last candidate."""
+        ...
+
+    def competitors(self) -> list[range]:
+        """For each window the frames of which the sharpest is kept."""
+        ...
+
+    def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
+        """The readable ones of the frames asked for (ascending), one at a time."""
+        ...
+
+
+@dataclass
+class Kept:
+    """What the choice came to, while it is being made."""
+
+    numbers: list[int] = field(default_factory=list)
+    time_s: list[float] = field(default_factory=list)
+    skipped: list[SkippedFrame] = field(default_factory=list)
+    duplicates: int = 0
+    hw: HW = (0, 0)
+    last_grey: np.ndarray | None = None
+
+
+def keep_frames(source: Source, store: FrameStore, config: VideoConfig, on_progress: OnProgress) -> Kept:
+    """Store the sharpest frame of each window unless it repeats the one before."""
+    windows = source.competitors()
+    candidates = source.candidates([number for window in windows for number in window])
+    kept = Kept()
+    for done, candidate in enumerate(sharpest_of_each(windows, candidates), start=1):
+        if candidate is None:
+            _note_unreadable(kept, source, windows[done - 1])
+        elif _repeats(candidate, kept, config):
+            kept.duplicates += 1
+            kept.skipped.append(SkippedFrame(source.names[candidate.number], "hardly differs from the frame before"))
+        else:
+            _keep(candidate, kept, store, config)
+        on_progress(Progress("frames", done, len(windows)))
+    return kept
+
+
+def _keep(candidate: Candidate, kept: Kept, store: FrameStore, config: VideoConfig) -> None:
+    image = candidate.image()
+    kept.hw = fitted_hw((image.height, image.width), config.long_side)
+    if image.size != kept.hw[::-1]:
+        image = image.resize(kept.hw[::-1], Image.Resampling.LANCZOS)
+    store.add(image)
+    kept.numbers.append(candidate.number)
+    kept.time_s.append(candidate.time_s)
+    kept.last_grey = candidate.grey
+
+
+def _repeats(candidate: Candidate, kept: Kept, config: VideoConfig) -> bool:
+    return kept.last_grey is not None and difference(candidate.grey, kept.last_grey) < config.duplicate_threshold
+
+
+def _note_unreadable(kept: Kept, source: Source, window: range) -> None:
+    """A window without a readable frame is reported, unless the source said more about it already."""
+    name = source.names[window.start]
+    if all(frame.name != name for frame in source.skipped):
+        kept.skipped.append(SkippedFrame(name, "cannot be decoded"))
+
+
+def check_enough(kept: Kept, source: Source, clip_name: str) -> None:
+    """Raises `ClipError`, with the likely cause, when too few frames were kept."""
+    count, skipped = len(kept.numbers), len(source.skipped) + len(kept.skipped)
+    if count >= MIN_FRAMES:
+        return
+    if kept.duplicates and kept.duplicates >= skipped - kept.duplicates:
+        raise ClipError(
+            f"the camera does not move in {clip_name}: all but {count} of its frames look alike; "
+            "walk sideways while filming, or choose a stretch with motion"
+        )
+    lost = f" ({skipped} more cannot be read)" if skipped else ""
+    raise ClipError(f"{clip_name} has {count} usable frames{lost}; give at least {MIN_FRAMES}, better 20 or more")
+
+
+def windows_in_time(times: Sequence[int], count: int) -> list[range]:
+    """Cut frames at strictly ascending `times` (any unit) into at most `count` windows of equal duration.
+
+    The windows hold positions in `times`. None is empty: where a clip of variable frame rate pauses there is none.
+    """
+    n = len(times)
+    if n <= count:
+        return [range(i, i + 1) for i in range(n)]
+    # The last frame lasts as long as the mean one. Whole numbers, so that no rounding moves a frame between windows.
+    span = (times[-1] - times[0]) * n
+    window_of = [(time - times[0]) * count * (n - 1) // span for time in times]
+    groups = [list(group) for _, group in groupby(range(n), key=window_of.__getitem__)]
+    return [range(group[0], group[-1] + 1) for group in groups]
+
+
+def worth_reading(window: range, keyframes: Sequence[int], limit: int) -> range:
+    """The at most `limit` neighbouring frames of a window that compete for it.
+
+    They start at a keyframe where there is one, as near the middle as can be: those cost no decoding beyond
+    themselves, so that the time for a long clip depends on the number of windows and not on its length.
+    """
+    if len(window) <= limit:
+        return window
+    centred = window.start + (len(window) - limit) // 2
+    first = bisect_left(keyframes, window.start)
+    last = bisect_left(keyframes, window.stop - limit + 1)
+    start = min(keyframes[first:last], key=lambda keyframe: abs(keyframe - centred), default=centred)
+    return range(start, start + limit)
+
+
+def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) -> Iterator[Candidate | None]:
+    """One result a window, in order; None where nothing was readable. Holds two candidates: the best and the next."""
+    index, best, best_sharpness = 0, None, -1.0
+    for candidate in candidates:
+        while candidate.number >= windows[index].stop:
+            yield best
+            index, best, best_sharpness = index + 1, None, -1.0
+        candidate_sharpness = sharpness(candidate.grey)
+        if candidate_sharpness > best_sharpness:  # of equals the first stays
+            best, best_sharpness = candidate, candidate_sharpness
+    for _ in range(index, len(windows)):
+        yield best
+        best = None
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """Variance of the Laplacian of a (h, w) float32 picture; 0 for one too small to have any."""
+    if min(grey.shape) < 3:
+        return 0.0
+    neighbours = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float(np.var(neighbours - 4 * grey[1:-1, 1:-1]))
+
+
+def difference(grey_a: np.ndarray, grey_b: np.ndarray) -> float:
+    """Mean absolute difference of two grey copies of one size, in grey levels of 255, on means of blocks."""
+    return float(np.abs(_block_means(grey_a) - _block_means(grey_b)).mean())
+
+
+def _block_means(grey: np.ndarray) -> np.ndarray:
+    block = min(BLOCK, *grey.shape)
+    rows, columns = grey.shape[0] // block, grey.shape[1] // block
+    blocks = grey[: rows * block, : columns * block].reshape(rows, block, columns, block)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def fitted_hw(hw: HW, long_side: int) -> HW:
+    """`hw` scaled so that its longer side is at most `long_side`; never enlarged, never below one pixel."""
+    scale = min(1.0, long_side / max(hw))
+    return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))

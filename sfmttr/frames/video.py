@@ -1,0 +1,342 @@
+"""Frames of video files. The only file that knows PyAV.
+
+A first pass over the packets (no decoding) gives every frame's time and number; windows are cut on those times, and
+only the frames that compete for a window are decoded, one at a time. Nothing is ever decoded whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation
+from av.video.stream import VideoStream
+from PIL import Image
+
+from sfmttr.config import VideoConfig
+from sfmttr.errors import ClipError
+from sfmttr.frames.clip_info import ClipInfo, ClipKind
+from sfmttr.frames.hdr import ARIB_STD_B67_HLG, SMPTE2084_PQ, srgb_from_hdr
+from sfmttr.frames.padding import Padding, padding_of
+from sfmttr.frames.selection import GREY_LONG_SIDE, Candidate, fitted_hw, windows_in_time, worth_reading
+from sfmttr.frames.timeline import Stretch, Timeline, stretches
+from sfmttr.types import HW, SkippedFrame
+
+COMPETITORS = 12
+"""Frames decoded a window: about 0.4 s, in which a hand comes to rest between two shakes."""
+DECODER_THREADS = 4
+"""Each thread holds a frame; more of them cost memory and decode 4K hardly faster."""
+OPEN_OPTIONS = {
+    # Only formats that hold the pictures themselves: a text file named .mp4 may be a playlist of other people's files.
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf,obu,mxf,gif",
+    "protocol_whitelist": "file",
+}
+UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"})
+"""They say when frames are decoded at best, which is not the order that they are shown in."""
+SEEK_MARGIN_S = 1.0
+LOOKS = 5
+"""Frames all over a video that tell whether it is padded."""
+LOOKS_APART = 4
+"""Frames at least between two of them where there is but one keyframe, or no way to seek."""
+UNSPECIFIED = 2
+"""FFmpeg's number for a colour space that the file does not name."""
+FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
+
+
+class VideoSource:
+    """The frames of an open video."""
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        timeline: Timeline,
+        used: range,
+        padding: Padding,
+        config: VideoConfig,
+    ) -> None:
+        self._container, self._stream, self._timeline = container, stream, timeline
+        self._used = used
+        self._padding = padding
+        self._config = config
+        self._aspect = _aspect(stream)
+        self._hw: HW | None = None
+        self.names = [str(number) for number in range(len(timeline.pts))]
+        self.skipped: list[SkippedFrame] = []
+        if timeline.lacking:
+            reason = f"the file ends early: {timeline.lacking} frames that its header promises are missing"
+            self.skipped.append(SkippedFrame(str(len(timeline.pts)), reason))
+
+    @property
+    def source_hw(self) -> HW:
+        return self._hw or (0, 0)
+
+    @property
+    def focal_px(self) -> float | None:
+        """From the 35 mm equivalent that phones write. Video keeps the sensor's width and crops its height."""
+        value = _metadata(self._container, self._stream).get(FOCAL_KEY, "")
+        try:
+            equivalent_mm = float(value)
+        except ValueError:
+            return None
+        return equivalent_mm / 36.0 * max(self.source_hw) if 1.0 < equivalent_mm < 1000.0 else None
+
+    def competitors(self) -> list[range]:
+        first, pts = self._used.start, self._timeline.pts[self._used.start : self._used.stop]
+        windows = windows_in_time(pts, self._config.max_frames)
+        shifted = [range(first + window.start, first + window.stop) for window in windows]
+        return [worth_reading(window, self._timeline.keyframes, COMPETITORS) for window in shifted]
+
+    def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
+        for stretch in stretches(numbers, self._timeline.keyframes):
+            if stretch.start > 0:
+                self._seek(stretch.start)
+            for number, frame in self._decoded(stretch):
+                if self._fits(number, frame):
+                    image = partial(_upright_rgb, frame, self._padding, self._aspect, self._config.long_side)
+                    yield Candidate(number, self._timeline.time_s(number), _grey(frame, self._padding), image)
+
+    def _decoded(self, stretch: Stretch) -> Iterator[tuple[int, VideoFrame]]:
+        """The wanted frames of a stretch with their numbers. What cannot be decoded is missing from them."""
+        wanted = {self._timeline.pts[number]: number for number in stretch.numbers}
+        last = self._timeline.pts[stretch.numbers[-1]]
+        for count, frame in enumerate(_decoded_frames(self._container, self._stream)):
+            pts = count if self._timeline.counted else frame.pts
+            if pts in wanted and not frame.is_corrupt:
+                yield wanted[pts], frame
+            if pts is not None and pts >= last:
+                return
+
+    def _seek(self, keyframe: int) -> None:
+        margin = 0 if _has_index(self._container) else round(SEEK_MARGIN_S / self._timeline.time_base)
+        self._container.seek(self._timeline.pts[keyframe] - margin, stream=self._stream)
+
+    def _fits(self, number: int, frame: VideoFrame) -> bool:
+        """Whether a frame is as large as the first; some recorders change size in between."""
+        hw = _upright_hw(frame, self._padding, self._aspect)
+        self._hw = self._hw or hw
+        if hw != self._hw:
+            self.skipped.append(SkippedFrame(str(number), f"is {hw[1]} x {hw[0]} pixels, unlike the first frame"))
+        return hw == self._hw
+
+
+@contextmanager
+def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
+    with _open_video(clip, config) as (container, stream):
+        _used_share(_header_duration_s(container, stream), clip, config)  # before hours of packets are read
+        timeline = _timeline(container, stream, clip)
+    used = timeline.between(config.start_s, config.end_s)
+    if not used:
+        raise ClipError(f"{clip.name} has no frames after {config.start_s:g} s; choose another start and end")
+    _check_duration(timeline.time_s(used[-1]) - timeline.time_s(used[0]), clip, config)
+    with _open_video(clip, config) as (container, stream):
+        padding = _padding(_looks(container, stream))
+    with _open_video(clip, config) as (container, stream):
+        yield VideoSource(container, stream, timeline, used, padding, config)
+
+
+@contextmanager
+def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its first stream of moving pictures, checked for size. Raises `ClipError`."""
+    try:
+        container = av.open(str(clip.absolute()), options=OPEN_OPTIONS)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise ClipError(f"{clip.name} is not a video that can be read, or it is damaged; save it as MP4") from error
+    with container:
+        cover = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+        if not streams or streams[0].codec_context is None:
+            raise ClipError(f"{clip.name} holds no video that can be decoded; save it as MP4 (H.264)")
+        stream = streams[0]
+        pixels = stream.codec_context.width * stream.codec_context.height
+        if pixels > config.max_source_pixels:
+            raise ClipError(f"{clip.name} has frames of more than {config.max_source_pixels:,} pixels; make it smaller")
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(DECODER_THREADS, os.cpu_count() or 1)
+        yield container, stream
+
+
+def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Timeline:
+    """Reads all packets and decodes none. Raises `ClipError` when there are none.
+
+    That reads the file once, which is little beside decoding it, and numbers every frame exactly: counting while
+    seeking would not, and ground truth is matched by number.
+    """
+    is_key: dict[int, bool] = {}
+    count, untimed = 0, container.format.name in UNTIMED_FORMATS
+    for packet in _packets(container, stream):
+        count += 1
+        if packet.pts is None:
+            untimed = True
+        else:
+            is_key[packet.pts] = is_key.get(packet.pts, False) or packet.is_keyframe
+    if count == 0 or stream.time_base is None:
+        raise ClipError(f"{clip.name} holds no frames that can be read; copy or export it again")
+    if untimed:
+        rate = stream.average_rate or stream.guessed_rate or 25
+        return Timeline.counting(count, _header_duration_s(container, stream) or float(count / rate))
+    pts = tuple(sorted(is_key))
+    keyframes = tuple(number for number, time in enumerate(pts) if is_key[time])
+    promised = stream.frames if _counts_frames(container) else 0
+    return Timeline(pts, keyframes, stream.time_base, max(0, promised - len(pts)))
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """What the file holds of the stream and shows. A damaged or cut-off file just ends."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        if packet.size and not packet.is_discard:
+            yield packet
+
+
+def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames from here on, in the order shown. Damaged packets are passed over; a cut-off file just ends."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from frames
+
+
+def _looks(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """A few frames from all over a video just opened, or from its beginning where seeking is not to be relied on."""
+    start, duration_s = container.start_time or 0, _header_duration_s(container, stream) or 0.0
+    for look in range(LOOKS):
+        if look and _has_index(container):
+            with suppress(av.error.FFmpegError):  # decoding goes on from where it is, then
+                container.seek(start + round(duration_s * look / LOOKS * av.time_base))
+        frames = _decoded_frames(container, stream)
+        yield from islice(frames, look * LOOKS_APART, look * LOOKS_APART + 1)
+
+
+def _padding(looks: Iterable[VideoFrame]) -> Padding:
+    return padding_of(frame.reformat(format="gray").to_ndarray() for frame in looks if not frame.is_corrupt)
+
+
+def probe_video(clip: Path, config: VideoConfig) -> ClipInfo:
+    with _open_video(clip, config) as (container, stream):
+        duration_s = _header_duration_s(container, stream)
+        looks = _looks(container, stream)
+        first = next(looks, None)
+        if first is None:
+            raise ClipError(f"no frame of {clip.name} can be decoded; copy or export it again")
+        share = _used_share(duration_s, clip, config)
+        count = (stream.frames or None) if _counts_frames(container) else None
+        to_use = min(config.max_frames, round(count * share)) if count else config.max_frames
+        name = stream.codec_context.codec.canonical_name
+        hw = _upright_hw(first, _padding(chain([first], looks)), _aspect(stream))
+        return ClipInfo(ClipKind.VIDEO, duration_s, hw, count, to_use, name)
+
+
+def _header_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / av.time_base
+
+
+def _used_share(duration_s: float | None, clip: Path, config: VideoConfig) -> float:
+    """Share of a video between configured start and end, by its header. Raises `ClipError` when that is too long."""
+    if not duration_s:
+        return 1.0
+    end_s = duration_s if config.end_s is None else min(config.end_s, duration_s)
+    _check_duration(end_s - config.start_s, clip, config)
+    return max(0.0, end_s - config.start_s) / duration_s
+
+
+def _check_duration(used_s: float, clip: Path, config: VideoConfig) -> None:
+    if used_s > config.max_duration_s:
+        raise ClipError(f"{clip.name} lasts longer than {config.max_duration_s:g} s; set a start and an end")
+
+
+def _metadata(container: InputContainer, stream: VideoStream) -> dict[str, str]:
+    return {**container.metadata, **stream.metadata}
+
+
+def _has_index(container: InputContainer) -> bool:
+    """Whether a seek arrives where it was sent; in streams made for broadcast it may arrive late."""
+    return any(name in container.format.name for name in ("mov", "matroska"))
+
+
+def _counts_frames(container: InputContainer) -> bool:
+    """Whether the header's number of frames is to be believed; AVI counts pauses as well."""
+    return "mov" in container.format.name
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """How often the stored picture must be turned left by 90 degrees to be upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _square_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
+    """Size with square pixels, before turning. `aspect` is a stored pixel's width by its height."""
+    return frame.height - padding.rows, round((frame.width - padding.columns) * aspect)
+
+
+def _upright_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
+    hw = _square_hw(frame, padding, aspect)
+    return hw[::-1] if _quarter_turns(frame) % 2 else hw
+
+
+def _upright_rgb(frame: VideoFrame, padding: Padding, aspect: float, long_side: int) -> Image.Image:
+    """8-bit sRGB of any pixel format, at most `long_side` wide or high: scaled before colours are computed.
+
+    Turning is by metadata, which PyAV leaves to its callers. Padding is cut off first, or scaling would smear it.
+    """
+    hw = fitted_hw(_square_hw(frame, padding, aspect), long_side)
+    height, width = hw if padding == Padding() else (frame.height, frame.width)
+    hdr = frame.color_trc in (SMPTE2084_PQ, ARIB_STD_B67_HLG)
+    rgb = frame.reformat(
+        width=width,
+        height=height,
+        format="rgb48le" if hdr else "rgb24",
+        src_colorspace=_colorspace(frame),
+        interpolation=Interpolation.LANCZOS,
+    ).to_ndarray()
+    if hdr:
+        rgb = srgb_from_hdr(rgb, frame.color_trc)
+    rgb = _scaled(padding.cut(rgb), hw, Image.Resampling.LANCZOS)
+    return Image.fromarray(np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame))))
+
+
+def _scaled(picture: np.ndarray, hw: HW, resampling: Image.Resampling) -> np.ndarray:
+    if picture.shape[:2] == hw:
+        return picture
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(hw[::-1], resampling))
+
+
+def _aspect(stream: VideoStream) -> float:
+    """Nonsense in the header counts as square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.25 <= aspect <= 4 else 1.0
+
+
+def _colorspace(frame: VideoFrame) -> Colorspace | None:
+    """Cameras that do not say mean BT.709 for high definition, where the library would assume BT.601."""
+    unsaid = frame.colorspace == UNSPECIFIED
+    return Colorspace.ITU709 if unsaid and min(frame.height, frame.width) >= 720 else None
+
+
+def _grey(frame: VideoFrame, padding: Padding) -> np.ndarray:
+    """(h, w) float32, straight from the brightness plane: no colour is computed for frames that are not kept."""
+    hw = fitted_hw((frame.height - padding.rows, frame.width - padding.columns), GREY_LONG_SIDE)
+    height, width = hw if padding == Padding() else (frame.height, frame.width)
+    grey = frame.reformat(width=width, height=height, format="gray", interpolation=Interpolation.AREA).to_ndarray()
+    return _scaled(padding.cut(grey), hw, Image.Resampling.BOX).astype(np.float32)

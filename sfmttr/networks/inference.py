@@ -1,0 +1,68 @@
+"""A network's depth of every frame of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfmttr.errors import NetworkError
+from sfmttr.networks.base import DepthNetwork
+from sfmttr.types import DepthKind, FrameSet, OnProgress, Progress, ignore_progress
+from sfmttr.utils.device import Compute
+from sfmttr.utils.threads import in_order
+
+
+def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
+    """(N, 3, h, w) float32: all frames at the network's working size. Decoded once; training reads from here."""
+    with in_order(lambda i: network.prepare(frames.read(i).rgb), len(frames)) as images:
+        return torch.cat(list(images))
+
+
+EarlyFeatures = dict[int, tuple[Tensor, ...]]
+"""By frame, what the early part of a network says of it (`DepthNetwork.early_features`)."""
+
+
+def of_each(frames: Sequence[int], parts: Sequence[Tensor]) -> EarlyFeatures:
+    """Early features of several frames, frame by frame."""
+    # Copies, or a frame would keep the memory of all that were computed with it.
+    return {frame: tuple(part[i : i + 1].clone() for part in parts) for i, frame in enumerate(frames)}
+
+
+@torch.no_grad()  # not inference_mode: some networks keep tensors for later, when they are trained
+def predict_maps(
+    network: DepthNetwork,
+    images: Tensor,
+    compute: Compute,
+    stage: str,
+    on_progress: OnProgress = ignore_progress,
+    early: EarlyFeatures | None = None,
+) -> np.ndarray:
+    """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
+
+    What the early part of the network says on the way goes into `early`, where that is given, and stays on the device.
+    Raises `NetworkError` when an output is not finite, or a depth not positive.
+    """
+    network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
+    maps = []
+    for first in range(0, len(images), network.most_at_once):
+        on_progress(Progress(stage, first, len(images)))
+        few = range(first, min(first + network.most_at_once, len(images)))
+        batch = torch.cat([network.with_neighbours(images, i) for i in few])
+        batch = batch.to(compute.device, memory_format=network.preferred_memory_format)
+        with compute.autocast():
+            if early is None:
+                depth = network.picture_depth(batch)
+            else:
+                parts = network.early_features(network.crop(batch))
+                early |= of_each(few, parts)
+                depth = network.uncrop(network.depth_from_early(*parts), (batch.shape[-2], batch.shape[-1]))
+        maps.append(depth[:, 0].float().cpu().numpy())
+    on_progress(Progress(stage, len(images), len(images)))
+    result = np.concatenate(maps)
+    positive = network.info.kind is DepthKind.AFFINE_DISPARITY or (result > 0).all()
+    if not (np.isfinite(result).all() and positive):
+        raise NetworkError(f"{network.info.name} gave depth that is not finite and positive; its weights are unusable.")
+    return result

@@ -1,0 +1,133 @@
+"""What each frame is trained on, and what is held out.
+
+`observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
+3D point*; `select` keeps what the relaxed model keeps, `carried` adds points in neighbouring frames, and `make_targets`
+puts depth into the network's unit. `with_dense` adds what is known between the points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sfmttr.config import DenseConfig, WeightConfig
+from sfmttr.geometry import sample_numpy
+from sfmttr.refinement.alignment import Alignment
+from sfmttr.refinement.observations import Observations
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """What one frame is compared with."""
+
+    frame: int
+    grid: np.ndarray
+    """(M, 2) float32, for `geometry.sample`."""
+    reference: np.ndarray
+    """(M,) float32, SfM depth in the network's unit."""
+    weight: np.ndarray
+    """(M,) float32; in [0, 1], but for dense targets (`with_dense`)."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a network is trained on, and what chooses the best step; frames without points are not in it."""
+
+    train: tuple[FrameTargets, ...]
+    validation: tuple[FrameTargets, ...]
+    network_scale: float
+    """The best that scaling alone can do; the unrefined network is judged with it."""
+
+
+def point_weights(observations: Observations, config: WeightConfig) -> np.ndarray:
+    """(M,) float32 in [0, 1]: how much each observation counts.
+
+    `exp(-e^2)` is the paper's (section 3.3), with e the mean reprojection error in pixels. The second factor is ours:
+    a point seen under a small angle has a depth uncertain by about `relative_sigma`, whatever its reprojection error.
+    """
+    weight = np.exp(-(observations.error_px.astype(np.float64) ** 2))
+    if config.sigma_scale is not None:
+        weight /= 1 + (observations.relative_sigma / config.sigma_scale) ** 2
+    return weight.astype(np.float32)
+
+
+def frame_targets(observations: Observations, scale: float, weight: np.ndarray) -> tuple[FrameTargets, ...]:
+    """Group rows (sorted by frame) by frame; `weight` (M,)."""
+    frames, starts = np.unique(observations.frame, return_index=True)
+    reference = (scale * observations.z).astype(np.float32)
+    pieces = [np.split(array, starts[1:]) for array in (observations.grid, reference, weight)]
+    return tuple(FrameTargets(int(frame), *parts) for frame, *parts in zip(frames, *pieces, strict=True))
+
+
+def make_targets(observations: Observations, alignment: Alignment, config: WeightConfig) -> Targets:
+    """Targets from `observations` (sorted by frame). `alignment.scale` turns SfM depth into the network's unit."""
+    weight = point_weights(observations, config)
+    train, validation = observations.trainable, observations.validation
+    return Targets(
+        train=frame_targets(observations.where(train), alignment.scale, weight[train]),
+        validation=frame_targets(observations.where(validation), alignment.scale, weight[validation]),
+        network_scale=alignment.network_scale,
+    )
+
+
+def with_dense(
+    targets: Targets,
+    maps: np.ndarray,
+    config: DenseConfig,
+    sees: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+) -> Targets:
+    """`targets` that also compare each frame trained on with `maps` (N, h, w), at random pixels.
+
+    `sees` tells for a grid (K, 2) which of it the network gives a depth of its own for. Weights are such that the mean
+    over all rows of a frame is the mean over its points, plus `config.weight` times the mean over pixels.
+    """
+
+    def dense(frame: FrameTargets) -> FrameTargets:
+        grid = rng.uniform(-1, 1, (config.pixels, 2)).astype(np.float32)
+        grid = grid[sees(grid)]
+        if not len(grid):
+            return frame
+        total = len(frame.weight) + len(grid)
+        weight = np.full(len(grid), config.weight * total / len(grid), np.float32)
+        return FrameTargets(
+            frame.frame,
+            np.concatenate([frame.grid, grid]),
+            np.concatenate([frame.reference, sample_numpy(maps[frame.frame], grid).astype(np.float32)]),
+            np.concatenate([frame.weight * np.float32(total / len(frame.weight)), weight]),
+        )
+
+    return replace(targets, train=tuple(dense(frame) for frame in targets.train))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which observations are kept, and how much was left out."""
+
+    keep: np.ndarray
+    """(M,) bool, over all observations."""
+    frames_left_out: int
+    tracks_left_out: int
+
+
+def select(
+    observations: Observations, relaxed: np.ndarray, frame_scale: dict[int, float], *, doubtful: bool, own_word: bool
+) -> Selection:
+    """Which observations a network may learn from.
+
+    `relaxed` (M,) bool is what the relaxed model keeps: what is rejected is either a bad point, or a place where the
+    network is far off, which is what there is to learn. With `own_word`, points that are reliable on SfM's own word
+    stay, too. From a `doubtful` reconstruction they do not, and the frames and tracks that disagree grossly with the
+    network are left out: a track when most of its observations are rejected, a frame when its own scale
+    (`frame_scale`, over the clip's) is off by more than a factor of two.
+    """
+    if not doubtful:
+        return Selection(relaxed | observations.reliable if own_word else relaxed, 0, 0)
+    seen = np.bincount(observations.point)
+    rejected = np.bincount(observations.point, weights=~relaxed, minlength=len(seen))
+    bad_track = rejected > 0.5 * seen
+    bad_frames = {frame for frame, scale in frame_scale.items() if not 0.5 < scale < 2.0}
+    keep = relaxed & ~bad_track[observations.point] & ~np.isin(observations.frame, list(bad_frames))
+    return Selection(keep, len(bad_frames), int(bad_track.sum()))

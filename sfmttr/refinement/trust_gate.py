@@ -1,0 +1,67 @@
+"""The trust gate: whether a reconstruction may teach a network (DESIGN section 4).
+
+Structure-from-motion can be wrong with every frame registered, and held-out points cannot see it. Nor can disagreement
+with the network alone: a network far from its domain disagrees as much with a perfect reconstruction, and gains most.
+So the gate closes only when both signs are poor: the reconstruction does not fit itself well *and* disagrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sfmttr.refinement.alignment import Agreement
+from sfmttr.types import SfmHealth
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The verdict, and what it rests on."""
+
+    trusted: bool
+    sfm_health: float
+    """0 to 1, from the reconstruction alone."""
+    agreement: float
+    """0 to 1, from reconstruction and network together."""
+    statement: str
+    """One sentence for the user; empty when trusted."""
+
+    @property
+    def far_from_domain(self) -> bool:
+        """Network and reconstruction disagree on the whole: if this one is trusted, it is the network that errs."""
+        return self.agreement < THRESHOLD
+
+
+def _ramp(value: float, poor: float, good: float) -> float:
+    """0 at `poor`, 1 at `good`, linear between (either may be the larger)."""
+    return float(np.clip((value - poor) / (good - poor), 0.0, 1.0))
+
+
+def agreement_score(agreement: Agreement) -> float:
+    """0 (no better than chance) to 1: the worst of what the three figures say.
+
+    A wrong reconstruction of traffic can order near and far rightly, or keep its scale; it does not do all at once.
+    """
+    spread = agreement.scale_spread if np.isfinite(agreement.scale_spread) else 10.0
+    return min(
+        _ramp(agreement.relaxed_inlier_ratio, 0.6, 0.9),
+        _ramp(agreement.rank_correlation, 0.4, 0.9),
+        _ramp(spread, 0.30, 0.10),
+    )
+
+
+def judge(health: SfmHealth, agreement: Agreement) -> Trust:
+    """Open unless both the reconstruction's own health and its agreement with the network are poor."""
+    score = agreement_score(agreement)
+    if health.score >= THRESHOLD or score >= THRESHOLD:
+        return Trust(True, health.score, score, "")
+    seen = ", ".join(health.concerns) if health.concerns else "it does not fit itself well"
+    statement = (
+        f"Structure-from-motion does not fit itself well ({seen}) and disagrees with the network about what is near: "
+        "traffic, or a camera that hardly moves? Known intrinsics, or a stretch of the clip where the camera moves and "
+        "the scene does not, may help; --force refines all the same."
+    )
+    return Trust(False, health.score, score, statement)

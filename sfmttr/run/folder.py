@@ -1,0 +1,189 @@
+"""The run folder: a manifest that says what was made from what, atomic writes, and JSON that can be published.
+
+Nothing that this module writes names a machine, a user or an absolute path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sfmttr.errors import RunFolderError
+from sfmttr.io.atomic import TEMPORARY_PREFIX, explain_disk_errors, making
+from sfmttr.io.json_files import to_plain, write_json
+from sfmttr.run.manifest import MANIFEST, Manifest, StageRecord, fresh_manifest, read_manifest
+
+LOCK = ".lock"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _lock(path: Path) -> int:
+    """Hold the lock file `path` and give its descriptor. Raises RunFolderError when somebody else holds it.
+
+    The kernel lets go of the lock when its process dies, so none is ever stale; a process id in the file could not
+    tell, since in containers that share a folder every first process is number 1.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _try_lock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+            reason = "is in use by another run; wait for it or" if busy else "is on a disk that cannot lock files;"
+            raise RunFolderError(f"{path.parent} {reason} choose another folder") from error
+        # Its last owner may have deleted the file between our opening and our locking it: then we hold nothing.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)
+
+
+def _unlock(path: Path, descriptor: int) -> None:
+    with suppress(OSError):
+        path.unlink()
+    os.close(descriptor)
+
+
+def _is_ours(name: str) -> bool:
+    return name in (MANIFEST, LOCK) or name.startswith(TEMPORARY_PREFIX)
+
+
+def _claim(path: Path) -> None:
+    """Make `path` if needed. Raises RunFolderError when it cannot be, or holds what is not from a run."""
+    with explain_disk_errors(path), making(path):
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} is a file; choose a folder")
+        path.mkdir(parents=True, exist_ok=True)
+        names = [entry.name for entry in path.iterdir()]
+    if MANIFEST not in names and not all(_is_ours(name) for name in names):
+        raise RunFolderError(f"{path} holds other files and no run; choose another folder, or an empty one")
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Remove what a killed run was writing."""
+    for path in list(folder.rglob(f"{TEMPORARY_PREFIX}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """A run folder opened for writing, by this process alone until it is closed.
+
+    Use it as a context manager. Raises RunFolderError when the folder is in use, is not one of ours, is from a newer
+    version, is damaged, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _claim(path)
+        with explain_disk_errors(path / LOCK):
+            self._descriptor: int | None = _lock(path / LOCK)
+        try:
+            _delete_leftovers(path)
+            self._manifest = read_manifest(path) if (path / MANIFEST).exists() else fresh_manifest()
+            self._save(self._manifest)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes use the folder. Calling it twice does no harm."""
+        if self._descriptor is not None:
+            _unlock(self.path / LOCK, self._descriptor)
+            self._descriptor = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    def _save(self, manifest: Manifest) -> None:
+        write_json(self.path / MANIFEST, manifest)
+        self._manifest = manifest
+
+    def describe(self, config: object, seed: int | None) -> None:
+        """Say what this run is made with; versions are brought up to date too. Finished stages stay."""
+        now = fresh_manifest()
+        self._save(replace(now, config=to_plain(config), seed=seed, stages=self._manifest.stages))
+
+    def is_fresh(self, stage: str, key: str) -> bool:
+        """Whether `stage` was finished with this `settings_key` and all that it wrote is still there, in full."""
+        record = self._manifest.stage(stage)
+        if record is None or record.key != key:
+            return False
+        files = ((self.path / name, size) for name, size in record.files.items())
+        return all(path.is_file() and path.stat().st_size == size for path, size in files)
+
+    def record(
+        self, stage: str, key: str, files: Iterable[Path], seconds: float, voids: Iterable[str] = ()
+    ) -> StageRecord:
+        """Note that `stage` is finished. `files` lie in the run folder; folders among them stand for all they hold.
+
+        What an earlier run of the same stage wrote, and now is not among `files`, is deleted, and so are the stages
+        `voids` that were made from it; all others stay. Raises ValueError for a file that is missing or lies elsewhere.
+        """
+        sizes = dict(sorted(self._sizes(files)))
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        record = StageRecord(stage, key, finished, round(float(seconds), 3), sizes)
+        gone = {stage, *voids}
+        self._keep((*(each for each in self._manifest.stages if each.name not in gone), record))
+        return record
+
+    def invalidate(self, stages: Iterable[str]) -> None:
+        """Forget these stages and delete what they wrote; the others stay."""
+        gone = set(stages)
+        kept = tuple(record for record in self._manifest.stages if record.name not in gone)
+        if kept != self._manifest.stages:
+            self._keep(kept)
+
+    def _keep(self, stages: tuple[StageRecord, ...]) -> None:
+        before = {name for record in self._manifest.stages for name in record.files}
+        after = {name for record in stages for name in record.files}
+        # The manifest first: should we die in between, files without a record do less harm than records without files.
+        self._save(replace(self._manifest, stages=stages))
+        for name in before - after:
+            (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: others still use it
+                (self.path / name).parent.rmdir()
+
+    def _sizes(self, files: Iterable[Path]) -> Iterator[tuple[str, int]]:
+        """Path relative to the run folder, and size, of every file."""
+        root = self.path.resolve()
+        for given in files:
+            # Relative to the working folder, as any path is, or to the run folder, as the manifest has them.
+            candidates = (given.resolve(), (root / given).resolve())
+            path = next((path for path in candidates if path.exists() and path.is_relative_to(root)), None)
+            if path is None:
+                raise ValueError(f"{given} is missing, or is not in the run folder")
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    yield file.relative_to(root).as_posix(), file.stat().st_size

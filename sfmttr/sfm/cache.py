@@ -1,0 +1,226 @@
+"""A reconstruction on disk: COLMAP's binary files, its arrays, a card in JSON. Folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sfmttr.config import SfmConfig
+from sfmttr.errors import ReconstructionError
+from sfmttr.sfm.protocol import RAW_FILE, RawModel, Recipe
+from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
+
+_log = logging.getLogger(__name__)
+CARD_FILE = "sfm.json"
+KEPT = 100
+"""In the cache, at most: each takes some megabytes."""
+_CACHED = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[0-9a-f]{32}\.(new|old)")
+"""A reconstruction, or what a killed process left of one."""
+_FORMAT = 3
+"""Counted up when what is stored changes its meaning: older caches are then not used."""
+_MAY_BE_NONE = {field.name for field in fields(SfmHealth) if field.default is None}
+_MODEL_FILES = ("cameras", "images", "points3D")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the arrays do not hold."""
+
+    health: SfmHealth
+    rung: str
+    attempts: tuple[SfmAttempt, ...]
+    seconds: float
+
+
+def has_model(folder: Path) -> bool:
+    return (folder / RAW_FILE).exists()
+
+
+def _is_whole(folder: Path) -> bool:
+    return has_model(folder) and (folder / CARD_FILE).exists()
+
+
+def publish(source: Path, folder: Path, model: SparseModel) -> None:
+    """Copy a finished rung and the card of its model to `folder`, in one step, replacing what was there."""
+    card = Card(model.health, model.rung, model.attempts, model.seconds)
+    (source / CARD_FILE).write_text(json.dumps(_nan_to_none(asdict(card)), indent=1, sort_keys=True), encoding="utf-8")
+    _copy_whole(source, folder)
+
+
+def read_card(folder: Path) -> Card:
+    """The card that `publish` wrote. Raises `ReconstructionError`."""
+    if not _is_whole(folder):
+        raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
+    values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    card: dict[str, Any] = {
+        name: math.nan if value is None and name not in _MAY_BE_NONE else value
+        for name, value in values["health"].items()
+    }
+    card["concerns"] = tuple(card["concerns"])
+    attempts = tuple(SfmAttempt(**attempt) for attempt in values["attempts"])
+    return Card(SfmHealth(**card), values["rung"], attempts, values["seconds"])
+
+
+def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> str:
+    """A name for this reconstruction, from the pixels and everything that shapes the result.
+
+    Frame names and times are in it as well: they do not change the model, but what is read from it.
+    """
+    settings = asdict(config)
+    del settings["model_folder"]
+    parts = {
+        "format": _FORMAT,
+        "pycolmap": version("pycolmap"),
+        "opencv": version("opencv-python-headless"),
+        "frames": [frames.content_hash, frames.hw, frames.files, frames.time_s, frames.focal_prior_px],
+        "from_video": frames.from_video,
+        "config": settings,
+        "rungs": [asdict(recipe) for recipe in rungs],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def restore(cached: Path, folder: Path) -> bool:
+    """Copy a cached reconstruction to `folder`; False when there is none, or none that can be read."""
+    if not _is_whole(cached):
+        return False
+    try:
+        os.utime(cached)  # it is of use: `sweep` takes others first
+        _copy_whole(cached, folder)
+    except OSError as error:
+        _log.warning("a kept reconstruction cannot be used (%s); it is made anew", error)
+        return False
+    return True
+
+
+def keep(folder: Path, cached: Path) -> None:
+    """Copy a reconstruction into the cache, which then holds no more than `KEPT`. Does without where that cannot be:
+    a full disk, or one that may not be written, is no reason to lose what was computed."""
+    try:
+        if not _is_whole(cached):
+            _copy_whole(folder, cached)
+        sweep(cached.parent, most=KEPT)
+    except OSError as error:
+        _log.warning("the reconstruction cannot be kept for another run (%s)", error)
+
+
+def sweep(cache: Path, keep_s: float = math.inf, most: float = math.inf) -> int:
+    """Delete cached reconstructions that were not used for `keep_s`, and of the others all but the `most` used last;
+    give how many went."""
+    if not cache.is_dir():
+        return 0
+    now, aged = time.time(), []
+    for entry in cache.iterdir():
+        with suppress(OSError):  # another process may sweep as well
+            if _CACHED.fullmatch(entry.name):
+                aged.append((now - entry.stat().st_mtime, entry))
+    gone = [entry for place, (age_s, entry) in enumerate(sorted(aged)) if age_s > keep_s or place >= most]
+    for entry in gone:
+        shutil.rmtree(entry, ignore_errors=True)
+    return len(gone)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy the files of `source` so that `target` is complete at any moment that it exists."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex}.{end}") for end in ("new", "old"))
+    try:
+        fresh.mkdir()
+        for file in source.iterdir():
+            if file.is_file():
+                shutil.copy2(file, fresh / file.name)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _nan_to_none(value: object) -> object:
+    """JSON has no nan."""
+    if isinstance(value, dict):
+        return {key: _nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_to_none(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# ------------------------------------------------------------------------------------------ given models
+
+
+def find_model(folder: Path) -> Path:
+    """The folder with the model's files: `folder` itself or where COLMAP and its users put them below it."""
+    return _model_files(folder)[0].parent
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """Cameras, images and points, all in one form. Raises `ReconstructionError` when there are none."""
+    for candidate in (folder, folder / "0", folder / "sparse", folder / "sparse" / "0"):
+        for suffix in (".bin", ".txt"):
+            paths = [candidate / f"{name}{suffix}" for name in _MODEL_FILES]
+            if all(path.is_file() for path in paths):
+                return paths
+    raise ReconstructionError(
+        f"{folder} holds no COLMAP model: cameras, images and points3D as .bin or .txt are needed."
+    )
+
+
+def identity(folder: Path) -> list[tuple[str, int, int]]:
+    """What a given model is known by between runs: path, size and time of change of its files."""
+    paths = [path.resolve() for path in _model_files(folder)]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def match_images(raw: RawModel, frames: FrameSet) -> np.ndarray:
+    """The frame of each image of the model (V,), -1 for none: by file name, else by stem, else by number.
+
+    Raises `ReconstructionError` when nothing matches, or when two images would be the same frame.
+    """
+    paths = [PurePosixPath(str(name).replace("\\", "/")) for name in raw.image_name]
+    ways = (
+        ([path.name for path in paths], frames.files),
+        ([path.stem for path in paths], frames.names),
+        ([path.stem for path in paths], [Path(file).stem for file in frames.files]),
+        ([_number(path.stem) for path in paths], frames.numbers),
+    )
+    # One way for all images: mixing them could put two images on one frame.
+    matched = max((_match(keys, targets) for keys, targets in ways), key=lambda found: int((found >= 0).sum()))
+    used = matched[matched >= 0]
+    if len(used) == 0:
+        raise ReconstructionError(
+            f"No image of the model is one of the frames: the model has {_examples(raw.image_name)}, "
+            f"the frames are {_examples(frames.names)}."
+        )
+    if len(np.unique(used)) < len(used):
+        raise ReconstructionError("Several images of the model have the name of one frame; give a model of one camera.")
+    return matched
+
+
+def _match(keys: Sequence[object], targets: Sequence[object]) -> np.ndarray:
+    rows = {target: row for row, target in enumerate(targets)}
+    return np.array([rows.get(key, -1) for key in keys], np.int64)
+
+
+def _number(stem: str) -> int | None:
+    found = re.search(r"(\d+)$", stem)
+    return int(found.group(1)) if found else None
+
+
+def _examples(names: Sequence[str] | np.ndarray) -> str:
+    return ", ".join(str(name) for name in names[:2]) + (", ..." if len(names) > 2 else "")

@@ -1,0 +1,101 @@
+"""The child process of structure-from-motion: `python -m sfmttr.sfm.worker JOB.json`.
+
+Results go into the job's output folder, progress as JSON lines to the original stdout, all chatter to stderr (a log
+file of the parent's).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sfmttr.sfm import colmap
+from sfmttr.sfm.colmap import Report
+from sfmttr.sfm.protocol import Facts, Job, Mapper
+from sfmttr.utils.child_process import die_with_parent, take_stdout
+
+_IMPORT_MEMORY_BYTES = 4 * 2**30
+"""For reading a given model, on top of a multiple of its size: damaged files ask for anything."""
+
+
+def run_rung(job: Job, report: Report) -> None:
+    """Features, matches and one model. Facts are written before mapping too: they serve when that fails."""
+    output, start = Path(job.output), time.monotonic()
+    cpu_start = time.process_time()
+    clock: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+
+    def lap(stage: str) -> None:
+        clock[stage] = time.monotonic() - start - sum(clock.values())
+        cpu[stage] = time.process_time() - cpu_start - sum(cpu.values())
+
+    colmap.extract(job, report)
+    lap("features")
+    pairs = colmap.match(job, report)
+    lap("matching")
+    facts = replace(colmap.survey(job, pairs), seconds=clock, cpu_seconds=cpu)
+    facts.write(output)
+    left_s = job.time_limit_s - (time.monotonic() - start)
+    if not facts.pairs_verified:
+        models = []
+    elif job.recipe.mapper == Mapper.GLOBAL:
+        models = colmap.map_global(job, report)
+    else:
+        models = colmap.map_incremental(job, left_s, report)
+    if models:
+        model = colmap.polish(colmap.largest(models), job)
+        raw = colmap.colour(model, colmap.raw_model(model), job)
+        model.write_binary(output)
+        raw.write(output)
+    lap("mapping")
+    replace(facts, model_sizes=tuple(model.num_reg_images() for model in models)).write(output)
+
+
+def run_import(job: Job, report: Report) -> None:
+    """Read a model in COLMAP's text or binary format and write it in binary."""
+    report("import", 0, 1)
+    output = Path(job.output)
+    limit_memory(sum(file.stat().st_size for file in Path(job.model).iterdir() if file.is_file()))
+    try:
+        model = colmap.read_model(job.model)
+    except (ValueError, RuntimeError, IndexError, OSError, MemoryError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        Facts(error=f"the model in {job.model} cannot be read: {reason}").write(output)
+        sys.exit(1)
+    model.write_binary(output)
+    colmap.raw_model(model).write(output)
+
+
+def limit_memory(model_bytes: int) -> None:
+    """Let this process grow by what a model of this size may need, and no more."""
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + _IMPORT_MEMORY_BYTES + 40 * model_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+# --------------------------------------------------------------------------------------------- process
+
+
+def main(arguments: list[str]) -> None:
+    events = take_stdout()
+    die_with_parent(os.getppid())
+    lock = threading.Lock()
+
+    def report(stage: str, done: int, total: int) -> None:
+        with lock:
+            events.write(json.dumps([stage, done, total]) + "\n")
+
+    job = Job.from_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    colmap.prepare(job.seed)
+    {"rung": run_rung, "import": run_import}[job.task](job, report)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
