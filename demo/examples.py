@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import sfmttr
 from sfmttr.config import RunConfig
 from sfmttr.errors import Cancelled, SfmttrError
-from sfmttr.io.json_files import read_json, settings_key, write_json
+from sfmttr.io.json_files import cache_key, read_json, write_json
 
 from .config import Example, PageConfig
 from .sessions import Session
@@ -90,7 +90,7 @@ class Examples:
 
     def _key(self, example: Example) -> str:
         clip = example.clip
-        return settings_key(sfmttr.__version__, [clip.name, clip.stat().st_size, self.config(example)])
+        return cache_key(sfmttr.__version__, [clip.name, clip.stat().st_size, self.config(example)])
 
 
 def prepare_in_background(service: Service) -> None:

@@ -24,7 +24,7 @@ from sfmttr.evaluation.metrics import DepthMetrics
 from sfmttr.geometry import resize_numpy
 from sfmttr.io.atomic import atomic_folder
 from sfmttr.io.depth_maps import read_maps
-from sfmttr.io.json_files import settings_key, write_json
+from sfmttr.io.json_files import cache_key, write_json
 from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, neighbours_of
 from sfmttr.networks.weights import sha256_of
 from sfmttr.run.finished import FinishedRun
@@ -111,8 +111,8 @@ def export_run(
             report = _Export(finished, part, config, on_progress).execute()
             write_json(part / spec.REPORT, report.to_json())
         if folder is not None:
-            key = settings_key(report.metadata.weights_sha256, config)
-            folder.record(STAGE, key, [target], time.perf_counter() - started, voids=(KIT_STAGE,))
+            key = cache_key(report.metadata.weights_sha256, config)
+            folder.record(STAGE, key, [target], time.perf_counter() - started, invalidates=(KIT_STAGE,))
     return replace(report, folder=target)
 
 
@@ -137,7 +137,7 @@ def pack(run: Path, out: Path | None = None, *, bundle_runtime: bool = False) ->
     with RunFolder(run) as folder:
         path = build_kit(run, run / FOLDER, run / spec.KIT, bundle_runtime=bundle_runtime)
         exported = folder.manifest.stage(STAGE)
-        key = settings_key("" if exported is None else exported.key, bundle_runtime)
+        key = cache_key("" if exported is None else exported.key, bundle_runtime)
         folder.record(KIT_STAGE, key, [path], time.perf_counter() - started)
     return path
 

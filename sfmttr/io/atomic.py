@@ -76,7 +76,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     with explain_disk_errors(path):
         part = _temporary_sibling(path)
-        with making(path):
+        with explain_mkdir_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             part.mkdir()
         try:
@@ -106,7 +106,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 
 @contextmanager
-def making(path: Path) -> Iterator[None]:
+def explain_mkdir_errors(path: Path) -> Iterator[None]:
     """Say that a folder cannot be where it is wanted: below a file, or under a name that is too long."""
     try:
         yield

@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-def settings_key(upstream: str, config: object) -> str:
+def cache_key(upstream: str, config: object) -> str:
     """sha256 (hex) of what a stage depends on: the key of the stage before it ("" for the first) and its own config."""
     # Whole paths here: two models that are both named "sparse/0" are two inputs. A hash gives neither of them away.
     plain = {"upstream": upstream, "config": _plain(config, lambda path: path.as_posix())}

@@ -26,7 +26,7 @@ from sfmttr.evaluation.metrics import DepthMetrics, ProtocolName, mean_over_fram
 from sfmttr.frames import loader
 from sfmttr.io import depth_maps
 from sfmttr.io.atomic import atomic_file
-from sfmttr.io.json_files import read_json, settings_key, write_json
+from sfmttr.io.json_files import cache_key, read_json, write_json
 from sfmttr.kitti.config import ALIGNED, NONE, KittiConfig, Setting
 from sfmttr.kitti.dataset import DEPTH_SCALE, Drive, find_drives, missing_drives
 from sfmttr.kitti.table import PaperTable, Row
@@ -163,7 +163,7 @@ class _Experiment:
     def _unrefined(self, name: str, frames: FrameSet) -> np.ndarray:
         """The network's depth of the frames, kept; of disparity, what it is without a shift."""
         network = networks.load(name, self._config.weights_dir, self._on_progress)
-        key = settings_key(frames.content_hash, [name, weights_hash(network)])
+        key = cache_key(frames.content_hash, [name, weights_hash(network)])
         path = self._folder / "unrefined" / f"{as_file_name(name)}-{key[:16]}.npz"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

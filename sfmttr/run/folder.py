@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from sfmttr.errors import RunFolderError
-from sfmttr.io.atomic import TEMPORARY_PREFIX, explain_disk_errors, making
+from sfmttr.io.atomic import TEMPORARY_PREFIX, explain_disk_errors, explain_mkdir_errors
 from sfmttr.io.json_files import to_plain, write_json
 from sfmttr.run.manifest import MANIFEST, Manifest, StageRecord, fresh_manifest, read_manifest
 
@@ -68,9 +68,9 @@ def _is_ours(name: str) -> bool:
     return name in (MANIFEST, LOCK) or name.startswith(TEMPORARY_PREFIX)
 
 
-def _claim(path: Path) -> None:
+def _acquire(path: Path) -> None:
     """Make `path` if needed. Raises RunFolderError when it cannot be, or holds what is not from a run."""
-    with explain_disk_errors(path), making(path):
+    with explain_disk_errors(path), explain_mkdir_errors(path):
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{path} is a file; choose a folder")
         path.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _claim(path)
+        _acquire(path)
         with explain_disk_errors(path / LOCK):
             self._descriptor: int | None = _lock(path / LOCK)
         try:
@@ -136,7 +136,7 @@ class RunFolder:
         self._save(replace(now, config=to_plain(config), seed=seed, stages=self._manifest.stages))
 
     def is_fresh(self, stage: str, key: str) -> bool:
-        """Whether `stage` was finished with this `settings_key` and all that it wrote is still there, in full."""
+        """Whether `stage` was finished with this `cache_key` and all that it wrote is still there, in full."""
         record = self._manifest.stage(stage)
         if record is None or record.key != key:
             return False
@@ -144,17 +144,17 @@ class RunFolder:
         return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
     def record(
-        self, stage: str, key: str, files: Iterable[Path], seconds: float, voids: Iterable[str] = ()
+        self, stage: str, key: str, files: Iterable[Path], seconds: float, invalidates: Iterable[str] = ()
     ) -> StageRecord:
         """Note that `stage` is finished. `files` lie in the run folder; folders among them stand for all they hold.
 
-        What an earlier run of the same stage wrote, and now is not among `files`, is deleted, and so are the stages
-        `voids` that were made from it; all others stay. Raises ValueError for a file that is missing or lies elsewhere.
+        Delete what an earlier run of the stage wrote and that is no longer among `files`, and the stages `invalidates`,
+        which were made from it; all others stay. Raises ValueError for a file that is missing or lies elsewhere.
         """
         sizes = dict(sorted(self._sizes(files)))
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         record = StageRecord(stage, key, finished, round(float(seconds), 3), sizes)
-        gone = {stage, *voids}
+        gone = {stage, *invalidates}
         self._keep((*(each for each in self._manifest.stages if each.name not in gone), record))
         return record
 

@@ -25,7 +25,7 @@ class StageRecord:
 
     name: str
     key: str
-    """`settings_key` that it was made with."""
+    """`cache_key` that it was made with."""
     finished: str
     """ISO 8601, UTC."""
     seconds: float

@@ -27,8 +27,8 @@ from sfmttr.evaluation.ground_truth import beside, check_folder, match_ground_tr
 from sfmttr.evaluation.metrics import protocol
 from sfmttr.frames import loader
 from sfmttr.io import depth_maps
-from sfmttr.io.atomic import making
-from sfmttr.io.json_files import settings_key
+from sfmttr.io.atomic import explain_mkdir_errors
+from sfmttr.io.json_files import cache_key
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.inference import EarlyFeatures, prepare_images
@@ -89,7 +89,7 @@ def run(
     A second call with the same `out` goes on at the first stage that is missing or whose settings changed.
     Raises subclasses of `SfmttrError` for anything that the user can cause or cure, and leaves no half-written run.
     """
-    with making(out):
+    with explain_mkdir_errors(out):
         new = _new_folders(out)
     is_ours = False
     try:
@@ -186,7 +186,7 @@ class _Run:
         self._timings[name] = time.perf_counter() - started
         if at_once:
             self._forget_evaluation()
-        self._folder.record(name, key, files(), self._timings[name], voids=DEPENDENTS[name])
+        self._folder.record(name, key, files(), self._timings[name], invalidates=DEPENDENTS[name])
         return value
 
     def _void(self, name: str) -> None:
@@ -212,7 +212,7 @@ class _Run:
     @cached_property
     def _frames(self) -> FrameSet:
         folder = self._path / "frames"
-        key = settings_key("", [clip_identity(self._clip), self._config.video])
+        key = cache_key("", [clip_identity(self._clip), self._config.video])
         return self._stage(
             "frames",
             key,
@@ -229,7 +229,7 @@ class _Run:
             camera = parse_intrinsics(self._config.intrinsics, self._frames.source_hw, self._frames.hw)
             config = replace(config, intrinsics=camera)
         given = config.model_folder
-        key = settings_key(
+        key = cache_key(
             self._frames.content_hash, config if given is None else [config, reconstruction.model_identity(given)]
         )
         if self._folder.is_fresh("sfm", key):
@@ -277,7 +277,7 @@ class _Run:
 
     @cached_property
     def _network_key(self) -> str:
-        return settings_key(self._frames.content_hash, [self._network.info.name, weights_hash(self._network)])
+        return cache_key(self._frames.content_hash, [self._network.info.name, weights_hash(self._network)])
 
     @cached_property
     def _said(self) -> np.ndarray:
@@ -335,14 +335,14 @@ class _Run:
             return maps * np.float32(np.median(aligned.alignment.scale * rows.z / sample_at(maps, rows)))
 
         scale = None if aligned is None else aligned.alignment.scale
-        return self._maps_stage("before", settings_key(self._network_key, ["unshifted", scale]), convert)
+        return self._maps_stage("before", cache_key(self._network_key, ["unshifted", scale]), convert)
 
     def _aligned_maps(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): the best that alignment alone makes of the unrefined network."""
         maps = self._unrefined(alignment) * np.float32(alignment.network_scale)
         if alignment.inverse is None:  # whoever reads the run folder multiplies by themselves
             return maps
-        key = settings_key(self._network_key, [alignment.inverse, alignment.network_scale])
+        key = cache_key(self._network_key, [alignment.inverse, alignment.network_scale])
         return self._maps_stage("aligned", key, lambda: maps)
 
     def _align(self, model: SparseModel) -> Aligned:
@@ -399,7 +399,7 @@ class _Run:
             self._network.trainings,
         ]
         settings.append(config.tune_on)
-        return settings_key(self._network_key + (sparse.key if sparse else ""), settings)
+        return cache_key(self._network_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
         weights, curves = self._path / weights_file.REFINED_WEIGHTS, self._path / "refinement.json"
@@ -479,10 +479,10 @@ class _Run:
             network.load_state_dict(refined.weights)
             return self._backend.predict(network, self._images, "after", self._on_progress)
 
-        return self._maps_stage("after", settings_key(self._refine_key, "after"), predict)
+        return self._maps_stage("after", cache_key(self._refine_key, "after"), predict)
 
     def _fused(self, name: str, maps: np.ndarray, aligned: Aligned) -> np.ndarray:
-        key = settings_key(self._refine_key, [name, self._config.fuse])
+        key = cache_key(self._refine_key, [name, self._config.fuse])
         rows = (aligned.selection.keep & ~aligned.observations.test) & ~aligned.observations.frame_held_out
         known = aligned.carried.split != Split.TEST
         observations = merged(aligned.observations.where(rows), aligned.carried.where(known))
@@ -594,7 +594,7 @@ class _Run:
 
     def _write_outputs(self, result: RunResult, maps: Maps) -> None:
         source: list[Any] = [self._network_key, self._refine_key, result.refined is not None, self._config.fuse]
-        key = settings_key("outputs", [source, self._config.output])
+        key = cache_key("outputs", [source, self._config.output])
         self._stage(
             "outputs",
             key,

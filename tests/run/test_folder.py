@@ -14,7 +14,7 @@ import pytest
 
 from sfmttr.errors import RunFolderError
 from sfmttr.io.atomic import atomic_file, atomic_folder
-from sfmttr.io.json_files import read_json, settings_key, write_json
+from sfmttr.io.json_files import cache_key, read_json, write_json
 from sfmttr.run import folder
 from sfmttr.run.folder import RunFolder
 from sfmttr.run.manifest import read_manifest
@@ -88,7 +88,7 @@ def test_recording_again_drops_what_it_is_said_to_void_and_files_of_old_and_noth
         assert run.is_fresh("sfm", "new")
         assert not (tmp_path / "sfm/log.txt").exists()
         assert run.is_fresh("refine", "old")
-        run.record("sfm", "newest", [tmp_path / "sfm"], 1.0, voids=("refine",))
+        run.record("sfm", "newest", [tmp_path / "sfm"], 1.0, invalidates=("refine",))
         assert run.is_fresh("sfm", "newest")
         assert not run.is_fresh("refine", "old")
         assert not (tmp_path / "weights.txt").exists()
@@ -248,7 +248,7 @@ def test_json_refuses_what_nobody_meant_to_write(tmp_path, value):
 def test_nothing_published_names_the_machine(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.describe(Settings(folder=tmp_path / "models" / "sparse"), seed=None)
-        _finish(run, "sfm", settings_key("", Settings(folder=tmp_path)), "points.txt")
+        _finish(run, "sfm", cache_key("", Settings(folder=tmp_path)), "points.txt")
     text = (tmp_path / "run" / "manifest.json").read_text()
     assert str(tmp_path) not in text
     assert os.uname().nodename not in text
@@ -256,8 +256,8 @@ def test_nothing_published_names_the_machine(tmp_path):
 
 
 def test_keys_follow_settings_and_what_came_before(tmp_path):
-    key = settings_key("up", Settings())
-    assert key == settings_key("up", Settings(rate=float("nan")))
-    others = [settings_key("down", Settings()), settings_key("up", Settings(steps=4))]
-    folders = [settings_key("up", Settings(folder=tmp_path / name / "0")) for name in "ab"]
+    key = cache_key("up", Settings())
+    assert key == cache_key("up", Settings(rate=float("nan")))
+    others = [cache_key("down", Settings()), cache_key("up", Settings(steps=4))]
+    folders = [cache_key("up", Settings(folder=tmp_path / name / "0")) for name in "ab"]
     assert len({key, *others, *folders}) == 5
