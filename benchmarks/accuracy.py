@@ -68,7 +68,7 @@ def _measure(clip: str, network: str, preset: str, seed: int, options: argparse.
         seed=seed,
         split=SplitConfig(hold_out_frames=options.hold_out_frames),
         output=OutputConfig(pictures=False, clouds=False),
-        truth=CLIPS[clip].truth,
+        ground_truth=CLIPS[clip].truth,
     )
     out = options.out / f"{clip}-{network}-{preset}-{seed}-{options.hold_out_frames}"
     if options.again:

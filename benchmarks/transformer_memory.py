@@ -32,7 +32,7 @@ from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.inverse_depth import InverseDepth
 from sfmttr.networks.lora import add_low_rank
-from sfmttr.refinement.loop import Refinement, trained_parameters
+from sfmttr.refinement.loop import Refinement, trainable_parameters
 from sfmttr.refinement.targets import FrameTargets, Targets
 from sfmttr.types import HW, DepthKind
 from sfmttr.utils.device import Compute
@@ -110,7 +110,7 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
         trained=Trained(trained),
         loss=LossForm.LOG,
         sampling=Sampling.BILINEAR,
-        validations=1,
+        num_validations=1,
     )
     learner = DisparityNetwork(network, InverseDepth(-1.0, 0.05))
     images = torch.rand((1, 3, h, w))
@@ -142,7 +142,7 @@ def kept_bytes(network: adapter.HubNetwork, hw: HW, trained: Trained) -> tuple[f
     """GB of all features kept for gradients, and bytes a token, channel and block of those of the encoder's blocks."""
 
     network = copy.deepcopy(network)
-    moving = set(trained_parameters(network, trained))
+    moving = set(trainable_parameters(network, trained))
     if trained is Trained.LORA:
         moving = set(add_low_rank(network, moving, 8, 0))
     for name, value in network.named_parameters():

@@ -156,8 +156,8 @@ def _start(prepared: Prepared, way: Way, steps: int) -> Any:
         learning_rate=way.learning_rate,
         lora_rank=way.rank or task.config.lora_rank,
         steps=steps,
-        equal_time=False,
-        validations=_LOOKS,
+        match_time_budget=False,
+        num_validations=_LOOKS,
     )
     return replace(task, config=config).start(_CPU)
 
@@ -295,7 +295,7 @@ def _final(clip: str, way: Way, options: argparse.Namespace) -> None:
         learning_rate=way.learning_rate,
         lora_rank=way.rank or None,
         steps=options.final_steps,
-        truth=CLIPS[clip].truth,
+        ground_truth=CLIPS[clip].truth,
     )
     out = options.out / "final" / clip
     result = pipeline.run(CLIPS[clip].path, out, config)

@@ -155,7 +155,7 @@ class Endpoints:
             kind = DepthKind(_kind(session.run))
             scale = choose_png_scale(kind, float(depth.max()))
             write_depth_png(folder / "depth.png", Depth(depth, kind), scale)
-            Image.fromarray(colormap.colourise(depth, view.exported_colours)).save(folder / "coloured.png")
+            Image.fromarray(colormap.colorize(depth, view.exported_colours)).save(folder / "coloured.png")
         except SfmttrError as error:
             raise _said(error) from None
         status = {"depth": scale.sentence, "unit": scale.unit, "facts": facts}

@@ -60,7 +60,7 @@ class Effort:
         predict_s = (_HUB_PREDICT_S + _HUB_PREDICT_S_A_PARAMETER * parameters) * (_GPU if on_gpu else 1.0)
 
         def refine_s(config: RefineConfig) -> float:
-            checks = (1 + config.validations) * config.validation_frames
+            checks = (1 + config.num_validations) * config.validation_frames
             return (config.steps * config.frames_per_step * _HUB_STEP + checks) * predict_s
 
         return Effort(predict_s, {preset: refine_s(recipe.refine) for preset, recipe in RECIPES.items()})

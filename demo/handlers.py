@@ -491,8 +491,8 @@ class Watch:
         if step.validation is not None:
             self.live.validation.append((step.index, step.validation))
         if event.depth is not None:
-            self._range = self._range or colormap.colour_range([event.depth])
-            self.live.now = common.picture_uri(colormap.colourise(event.depth, self._range), 480)
+            self._range = self._range or colormap.color_range([event.depth])
+            self.live.now = common.picture_uri(colormap.colorize(event.depth, self._range), 480)
             self.live.first = self.live.first or self.live.now
 
 

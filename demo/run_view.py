@@ -22,7 +22,7 @@ from sfmttr.io.json_files import read_json
 from sfmttr.run.manifest import REPORT
 from sfmttr.run.results import RunResult
 from sfmttr.types import DepthKind, FrameSet
-from sfmttr.viz.colormap import ColourRange
+from sfmttr.viz.colormap import ColorRange
 from sfmttr.viz.overlays import PointClass
 
 from .sessions import Session
@@ -188,20 +188,20 @@ class RunView:
         return tuple(str(layer) for layer in TITLES if layer in there)
 
     @cached_property
-    def colours(self) -> ColourRange:
+    def colours(self) -> ColorRange:
         """One range for the clip: that of the run's own pictures and video."""
         from sfmttr.viz import colormap
 
         shown = [self._maps(column) for column in (self.before, Column.AFTER) if column in self.layers]
-        return colormap.colour_range(frame for maps in shown for frame in maps)
+        return colormap.color_range(frame for maps in shown for frame in maps)
 
     @property
-    def exported_colours(self) -> ColourRange:
+    def exported_colours(self) -> ColorRange:
         """`colours` in the unit of the exported network, which may give metres where the run does not."""
-        from sfmttr.viz.colormap import ColourRange
+        from sfmttr.viz.colormap import ColorRange
 
         scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
-        return ColourRange(scale * self.colours.near, scale * self.colours.far)
+        return ColorRange(scale * self.colours.near, scale * self.colours.far)
 
     @property
     def before(self) -> Column:
@@ -230,7 +230,7 @@ class RunView:
         if layer == PHOTO:
             return self.frames.read(frame).rgb
         if layer not in (POINTS_LAYER, ERROR_BEFORE, ERROR_AFTER):
-            return colormap.colourise(self.depth(layer, frame), self.colours)
+            return colormap.colorize(self.depth(layer, frame), self.colours)
         points, rgb = self.points, self.frames.read(frame).rgb
         assert points is not None, "or the layer would not be there"
         rows = points.frame == frame

@@ -211,7 +211,7 @@ class ZeroGpuBackend:
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
         snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * task.config.frames_per_step * _size(task.network)
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
-        left = round(task.config.steps / task.network.late_cost) if task.config.equal_time else task.config.steps
+        left = round(task.config.steps / task.network.late_cost) if task.config.match_time_budget else task.config.steps
         while True:
             piece: Piece | None = None
             for news in self._refine(task, checkpoint, left, step_s):

@@ -18,7 +18,7 @@ from typing import Any
 
 import sfmttr
 from sfmttr.cli.exit_codes import Parser, exit_code
-from sfmttr.config import Objective, OutputConfig, Preset, RefineConfig, RunConfig, Trained, TruthConfig
+from sfmttr.config import GroundTruthConfig, Objective, OutputConfig, Preset, RefineConfig, RunConfig, Trained
 from sfmttr.errors import ConfigError
 from sfmttr.kitti.config import SCORED, KittiConfig, KittiSplit, Setting
 from sfmttr.networks.huggingface.model_id import as_file_name
@@ -27,7 +27,7 @@ from sfmttr.types import DepthKind
 NOT_REFINED = 3
 _KITTI = "evaluate-kitti"
 _DEFAULTS = RunConfig()
-_TRUTH = TruthConfig(Path())
+_TRUTH = GroundTruthConfig(Path())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -218,10 +218,10 @@ def _add_kitti(parser: argparse.ArgumentParser) -> None:
 # --------------------------------------------------------------------------------------- commands
 
 
-def _truth_config(options: argparse.Namespace) -> TruthConfig | None:
+def _truth_config(options: argparse.Namespace) -> GroundTruthConfig | None:
     if options.ground_truth is None:
         return None
-    return TruthConfig(
+    return GroundTruthConfig(
         options.ground_truth, options.ground_truth_scale, options.protocol, not options.no_median_scaling
     )
 
@@ -251,7 +251,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         ),
         split=replace(c.split, hold_out_frames=options.hold_out_frames),
         output=OutputConfig(exr=options.exr, pictures=not options.no_pictures, clouds=not options.no_clouds),
-        truth=_truth_config(options),
+        ground_truth=_truth_config(options),
         intrinsics=options.intrinsics,
         device=options.device,
         seed=options.seed,

@@ -81,17 +81,17 @@ class InlierTest(StrEnum):
 
     RELATIVE = "relative"
     """|s z - d| / (s z) <= tau: the same in any unit."""
-    PRINTED = "printed"
+    PAPER = "printed"
     """(s z - d)^2 / (s z) <= tau, as the paper prints it: its meaning changes with the unit."""
 
 
 class BestTrial(StrEnum):
     """What makes a trial of the strict model the best one."""
 
-    MOST_INLIERS = "most_inliers"
+    RANSAC = "most_inliers"
     """The largest set of strict inliers, as in the paper. Where a network errs by more than the strict threshold at
     many points, several scales have sets of about the same size, and which is largest is chance."""
-    LEAST_RELAXED = "least_relaxed"
+    MSAC = "least_relaxed"
     """The least squared error over all points, cut off where the relaxed model leaves a point out (MSAC: Torr and
     Zisserman, 2000): the scale under which most of the clip can be learnt from."""
 
@@ -107,9 +107,9 @@ class AlignConfig:
     """Relative error below which a point is trained on."""
     trials: int = 200
     """RANSAC trials; the reference makes 20."""
-    best_trial: BestTrial = BestTrial.LEAST_RELAXED
+    best_trial: BestTrial = BestTrial.MSAC
     """For one scale; lines of scale and shift are judged by their inliers."""
-    own_word: bool = True
+    keep_reliable_outliers: bool = True
     """Where network and reconstruction disagree on the whole, keep points that a healthy reconstruction is sure of,
     too: the network is far from its domain, and what it got most wrong is what it has to learn. (Where they agree,
     points that fail the relaxed model are mostly wrong, or out of the network's range.)"""
@@ -207,9 +207,9 @@ class RefineConfig:
     """The test-time loop (paper, section 3.3). Field defaults are the paper's."""
 
     steps: int = 200
-    equal_time: bool = False
+    match_time_budget: bool = False
     """Make as many steps as take the time of `steps` whole ones, when early features are kept."""
-    far_factor: float = 1.0
+    domain_gap_steps_factor: float = 1.0
     """Make this many times the steps where network and reconstruction disagree on the whole: a network far from its
     domain has more to learn."""
     learning_rate: float | None = 1e-4
@@ -226,7 +226,7 @@ class RefineConfig:
     """A small network computes two frames in one and a half times the time of one; see `DepthNetwork.most_at_once`."""
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
-    validations: int = 5
+    num_validations: int = 5
     """How often the validation points are looked at."""
     validation_frames: int = 12
     """On at most this many frames, evenly spaced."""
@@ -272,7 +272,7 @@ class Recipe:
     align: AlignConfig
     weight: WeightConfig
     refine: RefineConfig
-    carry_frames: int = 0
+    propagate_frames: int = 0
     """A point that was found in a frame also teaches this many frames before and after it, at the pixel where it must
     lie in them: detectors miss most of what is there to be seen. Videos only: photos in no order share no views."""
     dense: DenseConfig = DenseConfig()
@@ -280,7 +280,11 @@ class Recipe:
 
 _PAPER = Recipe(
     AlignConfig(
-        inlier_test=InlierTest.PRINTED, strict_tau=0.5, trials=20, best_trial=BestTrial.MOST_INLIERS, own_word=False
+        inlier_test=InlierTest.PAPER,
+        strict_tau=0.5,
+        trials=20,
+        best_trial=BestTrial.RANSAC,
+        keep_reliable_outliers=False,
     ),
     WeightConfig(),
     RefineConfig(),
@@ -293,26 +297,26 @@ _DEFAULT = Recipe(
         # points; networks that gain less by seeing two together take up to a fifth longer.
         steps=120,
         frames_per_step=2,
-        equal_time=True,
-        far_factor=2.0,
+        match_time_budget=True,
+        domain_gap_steps_factor=2.0,
         learning_rate=None,
         loss=LossForm.LOG,
         schedule=Schedule.ONE_CYCLE,
         sampling=Sampling.BILINEAR,
         trained=None,
     ),
-    carry_frames=2,
+    propagate_frames=2,
     dense=DenseConfig(weight=0.1),
 )
 RECIPES = {
     Preset.PAPER: _PAPER,
     Preset.DEFAULT: _DEFAULT,
-    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=36, far_factor=1.0)),
+    Preset.FAST: replace(_DEFAULT, refine=replace(_DEFAULT.refine, steps=36, domain_gap_steps_factor=1.0)),
 }
 
 
 @dataclass(frozen=True)
-class TruthConfig:
+class GroundTruthConfig:
     """Ground truth to compare with."""
 
     folder: Path
@@ -349,15 +353,15 @@ class RunConfig:
     """Instead of what preset and network choose."""
     learning_rate: float | None = None
     lora_rank: int | None = None
-    tune_on: tuple[str, ...] | None = None
+    train_frames: tuple[str, ...] | None = None
     """Names of the frames that are learnt from; None: all. Others still serve as neighbours and as source views."""
     video: VideoConfig = VideoConfig()
     sfm: SfmConfig = SfmConfig()
     split: SplitConfig = SplitConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
-    truth: TruthConfig | None = None
-    """None: what lies beside the clip (`ground_truth.beside`), if anything does."""
+    ground_truth: GroundTruthConfig | None = None
+    """None: what lies beside the clip (`ground_truth.find_companion_ground_truth`), if anything does."""
     intrinsics: str | None = None
     """As typed: "fx,fy,cx,cy[,k1,k2]" at the clip's size, or a JSON file."""
     device: str = "auto"
@@ -387,5 +391,5 @@ class RunConfig:
         given = {"trained": self.trained, "learning_rate": self.learning_rate, "lora_rank": self.lora_rank}
         refine = replace(refine, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         if self.steps is not None:
-            refine = replace(refine, steps=self.steps, equal_time=False, far_factor=1.0)
+            refine = replace(refine, steps=self.steps, match_time_budget=False, domain_gap_steps_factor=1.0)
         return replace(recipe, refine=refine)

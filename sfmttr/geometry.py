@@ -105,7 +105,7 @@ def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarra
     return np.concatenate([uv, np.ones((len(uv), 1))], axis=1) * np.asarray(depth, np.float64)[:, None]
 
 
-def pixel_centres(hw: HW) -> np.ndarray:
+def pixel_centers(hw: HW) -> np.ndarray:
     """(H * W, 2) pixel coordinates of all pixel centres, row by row."""
     y, x = np.mgrid[0 : hw[0], 0 : hw[1]]
     return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)

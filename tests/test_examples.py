@@ -12,7 +12,7 @@ import pytest
 from sfmttr import networks
 from sfmttr.config import OutputConfig, RunConfig
 from sfmttr.evaluation.comparison import Column
-from sfmttr.evaluation.ground_truth import beside
+from sfmttr.evaluation.ground_truth import find_companion_ground_truth
 from sfmttr.io.depth_files import read_depth_png
 from sfmttr.networks.registry import entry
 from sfmttr.networks.weights import SHIPPED_FOLDER, find, sha256_of
@@ -49,7 +49,7 @@ def test_bundled_is_the_default_and_its_weights_are_the_registered_ones(offline:
 def test_clip_and_its_truth_are_complete_and_small(name: str) -> None:
     clip = SHIPPED_FOLDER / f"{name}.mp4"
     assert clip.stat().st_size <= 3 * MEGABYTE
-    truth = beside(clip)
+    truth = find_companion_ground_truth(clip)
     assert truth is not None
     files = sorted(truth.folder.glob("*.png"))
     assert len(files) == 60

@@ -9,7 +9,7 @@ import torch
 from sfmttr.geometry import (
     grid_from_pixels,
     inverse_rigid,
-    pixel_centres,
+    pixel_centers,
     project,
     resize_numpy,
     sample,
@@ -45,7 +45,7 @@ def test_sample_of_a_ramp_is_the_coordinate(hw: tuple[int, int]) -> None:
 
 def test_centres_of_pixels_read_their_own_values() -> None:
     values = np.random.default_rng(0).normal(size=HW).astype(np.float32)
-    grid = grid_from_pixels(pixel_centres(HW), HW)
+    grid = grid_from_pixels(pixel_centers(HW), HW)
     for mode in ("bilinear", "nearest"):
         np.testing.assert_allclose(sample_numpy(values, grid, mode=mode), values.ravel(), atol=1e-4)
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfmttr.config import TruthConfig
+from sfmttr.config import GroundTruthConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -19,16 +19,16 @@ class Clip:
     """A clip and its truth."""
 
     path: Path
-    truth: TruthConfig | None
+    truth: GroundTruthConfig | None
 
 
 CLIPS = {
     "drive_0002": Clip(
-        DATA / "clips/kitti_drive_0002.mp4", TruthConfig(DATA / "kitti_drive_0002/groundtruth", 256.0, "kitti")
+        DATA / "clips/kitti_drive_0002.mp4", GroundTruthConfig(DATA / "kitti_drive_0002/groundtruth", 256.0, "kitti")
     ),
-    "redkitchen": Clip(DATA / "clips/redkitchen.mp4", TruthConfig(DATA / "redkitchen/depth", 1000.0, "indoor")),
+    "redkitchen": Clip(DATA / "clips/redkitchen.mp4", GroundTruthConfig(DATA / "redkitchen/depth", 1000.0, "indoor")),
     "fountain": Clip(DATA / "fountain", None),
     # Generated, and in this repository; their truth lies beside them.
-    "street": Clip(ROOT / "examples/street.mp4", TruthConfig(ROOT / "examples/street.depth")),
-    "room": Clip(ROOT / "examples/room.mp4", TruthConfig(ROOT / "examples/room.depth")),
+    "street": Clip(ROOT / "examples/street.mp4", GroundTruthConfig(ROOT / "examples/street.depth")),
+    "room": Clip(ROOT / "examples/room.mp4", GroundTruthConfig(ROOT / "examples/room.depth")),
 }

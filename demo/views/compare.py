@@ -43,7 +43,7 @@ def depth_compare(view: RunView, layers: Sequence[str], left: str, right: str) -
         "bar": {
             "stops": ["rgb({},{},{})".format(*colour) for colour in colormap.palette()[:-1:17]],
             "ticks": [
-                {"at": float(colormap.colour_position(np.array(value), view.colours)), "text": f"{value:g}"}
+                {"at": float(colormap.color_position(np.array(value), view.colours)), "text": f"{value:g}"}
                 for value in colormap.round_depths(view.colours, 7)
             ],
             "unit": view.unit,

@@ -49,7 +49,7 @@ def prediction(photo: np.ndarray, depth: np.ndarray, view: RunView, facts: Seque
             {
                 "key": "depth",
                 "title": "depth",
-                "src": picture_uri(colormap.colourise(depth, view.exported_colours), 1280, 88),
+                "src": picture_uri(colormap.colorize(depth, view.exported_colours), 1280, 88),
             },
         ],
         "left": "photo",

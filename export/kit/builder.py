@@ -218,7 +218,7 @@ def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_bas
     before = read_maps(depth / f"{Column.BEFORE}.npz") if shift is None else read_aligned(depth, float(scale))
     maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
     scale = float(model["scale"])
-    colours = colormap.colour_range(frame for values in maps for frame in values)
+    colours = colormap.color_range(frame for values in maps for frame in values)
     farthest = PNG_HEADROOM * scale * float(maps[-1].max())
     return {
         "schema": SCHEMA,

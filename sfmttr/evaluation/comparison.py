@@ -129,7 +129,7 @@ def errors_at_points(
     return depth_metrics(predicted, scale * observations.z)
 
 
-def compare_with_truth(
+def compare_with_ground_truth(
     maps: Maps, kind: DepthKind, truth: GroundTruth, protocol: Protocol, frames: np.ndarray | None = None
 ) -> Comparison | None:
     """Errors against the truth of the frames that have some, of those where `frames` (N,) is true; None if none."""

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sfmttr.config import TruthConfig
+from sfmttr.config import GroundTruthConfig
 from sfmttr.errors import GroundTruthError
 from sfmttr.io.depth_files import MILLIMETRES, stated_scale
 from sfmttr.types import FrameSet
 
-BESIDE = ".depth"
+COMPANION_SUFFIX = ".depth"
 """A folder of the clip's name with this in place of its suffix holds its true depth: `street.mp4`, `street.depth/`."""
 
 
-def beside(clip: Path) -> TruthConfig | None:
+def find_companion_ground_truth(clip: Path) -> GroundTruthConfig | None:
     """The ground truth that lies beside a clip under the agreed name, compared as it is (protocol "plain")."""
-    folder = clip.with_name(f"{clip.name if clip.is_dir() else clip.stem}{BESIDE}")
-    return TruthConfig(folder) if folder.is_dir() else None
+    folder = clip.with_name(f"{clip.name if clip.is_dir() else clip.stem}{COMPANION_SUFFIX}")
+    return GroundTruthConfig(folder) if folder.is_dir() else None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 
 from sfmttr import networks
 from sfmttr.config import Objective, OutputConfig, Preset, RunConfig, VideoConfig
-from sfmttr.evaluation.comparison import Column, ColumnErrors, DistanceErrors, compare_with_truth
+from sfmttr.evaluation.comparison import Column, ColumnErrors, DistanceErrors, compare_with_ground_truth
 from sfmttr.evaluation.ground_truth import GroundTruth
 from sfmttr.evaluation.metrics import DepthMetrics, ProtocolName, mean_over_frames, pool, protocol
 from sfmttr.frames import loader
@@ -193,7 +193,7 @@ class _Experiment:
                 preset=_PRESETS[setting],
                 steps=steps,
                 objective=minimised,
-                tune_on=self._drive.scored if setting is Setting.PAPER else None,
+                train_frames=self._drive.scored if setting is Setting.PAPER else None,
                 video=_AS_IT_IS,
                 sfm=replace(config.sfm, model_folder=model),
                 output=OutputConfig(pictures=False, clouds=False),
@@ -266,7 +266,7 @@ class _Experiment:
         per_frame, binned = [], []
         for frame, path in truth.files.items():
             one = GroundTruth({frame: path}, DEPTH_SCALE)
-            comparison = compare_with_truth({Column.BEFORE: maps}, kind, one, rules)
+            comparison = compare_with_ground_truth({Column.BEFORE: maps}, kind, one, rules)
             assert comparison is not None, "the frame has truth"
             errors: ColumnErrors = comparison.columns[Column.BEFORE]
             per_frame.append(errors.overall)

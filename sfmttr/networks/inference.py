@@ -12,12 +12,12 @@ from sfmttr.errors import NetworkError
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.types import DepthKind, FrameSet, OnProgress, Progress, ignore_progress
 from sfmttr.utils.device import Compute
-from sfmttr.utils.threads import in_order
+from sfmttr.utils.threads import map_in_order
 
 
 def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
     """(N, 3, h, w) float32: all frames at the network's working size. Decoded once; training reads from here."""
-    with in_order(lambda i: network.prepare(frames.read(i).rgb), len(frames)) as images:
+    with map_in_order(lambda i: network.prepare(frames.read(i).rgb), len(frames)) as images:
         return torch.cat(list(images))
 
 

@@ -22,7 +22,7 @@ _TRIALS_AT_ONCE = 20
 """Trials x observations would not fit into memory for long clips."""
 _PAIRS_A_TRIAL = 5
 """Two points are both right less often than one is."""
-_POLISHINGS = 20
+IRLS_ITERATIONS = 20
 _TUKEY = 4.685
 """Of Tukey's biweight, in standard deviations: keeps 95 % of what least squares makes of Gaussian noise."""
 _FLOOR_SHARE = 0.5
@@ -59,12 +59,12 @@ def strict_inliers(
     """(S, M) bool: which points agree with each of the candidates `d = scale z + shift`, `scales` and `shifts` (S,)."""
     scaled = scales[:, None] * z[None]
     residual = np.abs(scaled + np.reshape(shifts, (-1, 1)) - d[None])
-    if config.inlier_test is InlierTest.PRINTED:
+    if config.inlier_test is InlierTest.PAPER:
         return residual**2 <= config.strict_tau * scaled
     return residual <= config.strict_tau * scaled
 
 
-def most_inliers(
+def largest_inlier_set(
     z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig, shifts: np.ndarray | float = 0.0
 ) -> np.ndarray:
     """(M,) bool: the largest of the candidates' sets of strict inliers; none where there are no candidates."""
@@ -81,11 +81,11 @@ def most_inliers(
 
 def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> np.ndarray:
     """(M,) bool: the strict inliers of the best of the one-point trials; none where no point gives a scale."""
-    if config.best_trial is BestTrial.LEAST_RELAXED:
+    if config.best_trial is BestTrial.MSAC:
         return _least_relaxed(z, d, config)
     picks = rng.integers(len(z), size=config.trials)
     scales = d[picks] / z[picks]
-    return most_inliers(z, d, scales[scales > 0], config)
+    return largest_inlier_set(z, d, scales[scales > 0], config)
 
 
 def _least_relaxed(z: np.ndarray, d: np.ndarray, config: AlignConfig) -> np.ndarray:
@@ -108,7 +108,7 @@ def weighted_least_squares_scale(z: np.ndarray, d: np.ndarray) -> float:
     return float(ratio.sum() / (ratio**2).sum())
 
 
-def least_relative_scale(d: np.ndarray, reference: np.ndarray) -> float:
+def weighted_median_scale(d: np.ndarray, reference: np.ndarray) -> float:
     """The `a` that minimises `sum |a d - reference| / reference`: a weighted median of `reference / d`."""
     ratio, weight = reference / d, d / reference
     order = np.argsort(ratio)
@@ -128,15 +128,15 @@ def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Gene
     scale = weighted_least_squares_scale(z[strict], d[strict])
     relaxed = relaxed_inliers(z, d, scale, config)
     _check_relaxed(relaxed)
-    return Alignment(scale, strict, relaxed, least_relative_scale(d[relaxed], scale * z[relaxed]))
+    return Alignment(scale, strict, relaxed, weighted_median_scale(d[relaxed], scale * z[relaxed]))
 
 
 def relaxed_inliers(
-    z: np.ndarray, d: np.ndarray, scale: float, config: AlignConfig, *, of_inverse: bool = False
+    z: np.ndarray, d: np.ndarray, scale: float, config: AlignConfig, *, in_inverse_depth: bool = False
 ) -> np.ndarray:
     """(M,) bool: `|scale z - d| / (scale z) < relaxed_tau`; or the same of inverse depths, where `scale z` is over `d`:
     the relative error of 1 / d is that of d over d itself."""
-    return np.abs(scale * z - d) / (d if of_inverse else scale * z) < config.relaxed_tau
+    return np.abs(scale * z - d) / (d if in_inverse_depth else scale * z) < config.relaxed_tau
 
 
 def _check_count(z: np.ndarray) -> None:
@@ -166,12 +166,12 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
     strict = _ransac_line(inverse_z, disparity, config, rng)
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
-    slope, shift = _robust_line(inverse_z, disparity, strict)
+    slope, shift = fit_line_irls(inverse_z, disparity, strict)
     farthest = float(np.quantile(inverse_z, 0.01))
     if disparity.min() >= 0 and -shift > slope * farthest:
         # Such networks end where disparity is 0, and with this shift what is there could never be as far as it is.
         strict = ransac_scale(inverse_z, disparity, config, rng)
-        slope, shift = _robust_line(inverse_z, disparity, strict, through_zero=True)
+        slope, shift = fit_line_irls(inverse_z, disparity, strict, through_zero=True)
     if not slope > 0:
         raise AlignmentError("The network sees as near what the reconstruction has far off; try another network.")
     strict = strict_inliers(inverse_z, disparity, np.array([slope]), config, shift)[0]
@@ -179,9 +179,9 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
     inverse = InverseDepth(shift, _FLOOR_SHARE * slope * farthest)
     d, scale = inverse.depth(disparity).astype(np.float64), 1.0 / slope
-    relaxed = relaxed_inliers(z, d, scale, config, of_inverse=True)
+    relaxed = relaxed_inliers(z, d, scale, config, in_inverse_depth=True)
     _check_relaxed(relaxed)
-    return Alignment(scale, strict, relaxed, least_relative_scale(d[relaxed], scale * z[relaxed]), inverse)
+    return Alignment(scale, strict, relaxed, weighted_median_scale(d[relaxed], scale * z[relaxed]), inverse)
 
 
 def _ransac_line(
@@ -199,10 +199,10 @@ def _ransac_line(
     usable = (np.abs(run) > 0.25 * (high - low)) & (run != 0) & (rise * run > 0)
     slopes = rise[usable] / run[usable]
     shifts = disparity[first[usable]] - slopes * inverse_z[first[usable]]
-    return most_inliers(inverse_z, disparity, slopes, config, shifts)
+    return largest_inlier_set(inverse_z, disparity, slopes, config, shifts)
 
 
-def _robust_line(
+def fit_line_irls(
     inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarray, *, through_zero: bool = False
 ) -> tuple[float, float]:
     """Slope and shift by least squares of the error relative to inverse depth, over the strict inliers.
@@ -213,7 +213,7 @@ def _robust_line(
     x, y = inverse_z[strict], disparity[strict]
     weight = np.ones(len(x))
     slope = shift = 0.0
-    for _ in range(_POLISHINGS):
+    for _ in range(IRLS_ITERATIONS):
         # relative: both sides over x; the slope that they should also be over is one factor for all
         columns = [np.ones(len(x))] if through_zero else [np.ones(len(x)), 1 / x]
         rows = np.stack(columns, axis=1) * np.sqrt(weight)[:, None]
@@ -228,7 +228,7 @@ def _robust_line(
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Consistency:
     """How well network and reconstruction agree, apart from the one scale."""
 
     relaxed_inlier_ratio: float
@@ -242,16 +242,16 @@ class Agreement:
     """(F,) float64, each frame's own scale over the clip's."""
 
 
-def agreement(frame: np.ndarray, z: np.ndarray, d: np.ndarray, alignment: Alignment) -> Agreement:
+def measure_consistency(frame: np.ndarray, z: np.ndarray, d: np.ndarray, alignment: Alignment) -> Consistency:
     """Per-frame statistics behind the trust gate; `frame` (M,) is sorted."""
     frames, starts, counts = np.unique(frame, return_index=True, return_counts=True)
     rows = [slice(s, s + c) for s, c in zip(starts, counts, strict=True) if c >= MIN_FRAME_OBSERVATIONS]
     kept = frames[counts >= MIN_FRAME_OBSERVATIONS]
     if not rows:
-        return Agreement(alignment.relaxed_inlier_ratio, 0.0, float("inf"), kept, np.empty(0))
+        return Consistency(alignment.relaxed_inlier_ratio, 0.0, float("inf"), kept, np.empty(0))
     correlations = [stats.spearmanr(z[r], d[r]).statistic for r in rows]
     scales = np.array([np.median(d[r] / z[r]) for r in rows]) / alignment.scale
-    return Agreement(
+    return Consistency(
         relaxed_inlier_ratio=alignment.relaxed_inlier_ratio,
         rank_correlation=float(np.nanmedian(np.nan_to_num(correlations, nan=0.0))),
         scale_spread=float(np.std(np.log(scales))),

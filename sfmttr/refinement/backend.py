@@ -52,7 +52,7 @@ class RefineTask:
     targets: Targets
     config: RefineConfig
     seed: int
-    left_out: tuple[int, ...] = ()
+    excluded_frames: tuple[int, ...] = ()
     """Frames of which no pixel is looked at."""
     views: Mapping[int, TargetView] | None = None
     """By frame, what photometric objectives compare it with."""
@@ -68,7 +68,7 @@ class RefineTask:
             self.config,
             compute,
             self.seed,
-            left_out=self.left_out,
+            excluded_frames=self.excluded_frames,
             views=self.views,
             early=self.early,
             checkpoint=checkpoint,

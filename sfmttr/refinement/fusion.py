@@ -23,7 +23,7 @@ from sfmttr.geometry import resize_numpy, sample_numpy
 from sfmttr.refinement.observations import Observations, sample_at
 from sfmttr.types import HW
 from sfmttr.utils.device import one_cpu_thread
-from sfmttr.utils.threads import in_order
+from sfmttr.utils.threads import map_in_order
 
 CELLS_PER_SIGMA = 1.5
 """Resolution of the grid: enough for a Gaussian, and no more."""
@@ -139,7 +139,7 @@ def fuse(
     return resized * np.exp(correction)
 
 
-def trusted_share(residual: np.ndarray, config: FuseConfig) -> np.ndarray:
+def cauchy_weights(residual: np.ndarray, config: FuseConfig) -> np.ndarray:
     """(M,) float32: Cauchy's weights of log residuals (M,), against their own median over the clip."""
     if not len(residual):
         return np.ones(0, np.float32)
@@ -161,14 +161,14 @@ def fuse_clip(
     `reference` (M,) depth at `observations` (sorted by frame), in the unit of `maps`; `weight` (M,) in [0, 1]. `tell`
     hears how many frames are done; what it raises ends the work and passes through.
     """
-    weight = weight * trusted_share(np.log(reference) - np.log(sample_at(maps, observations)), config)
+    weight = weight * cauchy_weights(np.log(reference) - np.log(sample_at(maps, observations)), config)
 
     def fused(frame: int) -> np.ndarray:
         rows = slice(*np.searchsorted(observations.frame, [frame, frame + 1]))
         return fuse(maps[frame], observations.grid[rows], reference[rows], weight[rows], hw, config)
 
     result = np.empty((len(maps), *hw), np.float32)
-    with one_cpu_thread(), in_order(fused, len(maps)) as frames:
+    with one_cpu_thread(), map_in_order(fused, len(maps)) as frames:
         for frame, depth in enumerate(frames):
             result[frame] = depth
             tell(frame + 1)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sfmttr.config import LossForm, Objective, RefineConfig, Schedule, Trained, Training
 from sfmttr.errors import AlignmentError, NetworkError
-from sfmttr.geometry import grid_from_pixels, pixel_centres, sample
+from sfmttr.geometry import grid_from_pixels, pixel_centers, sample
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.inference import EarlyFeatures, of_each
 from sfmttr.networks.lora import add_low_rank, merged_state
@@ -96,9 +96,11 @@ class _DeviceTargets:
         return _DeviceTargets(targets.frame, *(torch.from_numpy(a).to(device) for a in arrays))
 
 
-def point_loss(depth: Tensor, reference: Tensor, weight: Tensor, form: LossForm, *, of_inverse: bool = False) -> Tensor:
-    """Mean over one frame's points (M,) of the weighted residual, of depth or `of_inverse` depth."""
-    if of_inverse:
+def point_loss(
+    depth: Tensor, reference: Tensor, weight: Tensor, form: LossForm, *, in_inverse_depth: bool = False
+) -> Tensor:
+    """Mean over one frame's points (M,) of the weighted residual, of depth or `in_inverse_depth` depth."""
+    if in_inverse_depth:
         depth, reference = 1 / depth, 1 / reference
     if form is LossForm.LOG:
         residual = (reference.log() - depth.log()).abs()
@@ -119,7 +121,7 @@ def learning_rate_factor(step: int, config: RefineConfig) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (done - config.warm_up) / (1 - config.warm_up))))
 
 
-def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.Parameter]:
+def trainable_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.Parameter]:
     """The parameters that move, by name (of LoRA: whose weights do). Raises `NetworkError` when there are none."""
     encoder = dict(network.encoder_parameters())
     early = dict(network.early_parameters())
@@ -137,7 +139,7 @@ def trained_parameters(network: DepthNetwork, trained: Trained) -> dict[str, nn.
     return chosen
 
 
-def training_of(config: RefineConfig, network: DepthNetwork) -> Training:
+def resolve_training(config: RefineConfig, network: DepthNetwork) -> Training:
     """What is trained and how fast: as the settings say, and as the network says where they leave it to it.
 
     The network's own rates are for steps of one frame. More frames leave less noise in a step, which may then be
@@ -150,27 +152,26 @@ def training_of(config: RefineConfig, network: DepthNetwork) -> Training:
 
 
 def affordable(config: RefineConfig, network: DepthNetwork) -> RefineConfig:
-    """With `equal_time`, as many steps on kept early features as cost what the whole ones would."""
-    if not config.equal_time:
+    """With `match_time_budget`, as many steps on kept early features as cost what the whole ones would."""
+    if not config.match_time_budget:
         return config
-    return replace(config, steps=round(config.steps / network.late_cost), equal_time=False)
+    return replace(config, steps=round(config.steps / network.late_cost), match_time_budget=False)
 
 
-def keeps_early(network: DepthNetwork, config: RefineConfig) -> bool:
+def can_cache_early(network: DepthNetwork, config: RefineConfig) -> bool:
     """Whether a refinement leaves the early part of `network` as it is, and so needs what it says only once a frame."""
     early = dict(network.early_parameters())
-    moving = trained_parameters(network, training_of(config, network).trained)
+    moving = trainable_parameters(network, resolve_training(config, network).trained)
     return bool(early) and moving.keys().isdisjoint(early)
 
 
 class Refinement:
     """One refinement of a copy of `network` on `images`.
 
-    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. No pixel of the frames that are
-    `left_out` is looked at. `views`, by frame, are what photometric objectives take beside `targets`; whatever the
-    objective, validation points choose the best step. `early`, by frame, is what is known already of what the early
-    part says, on the device of `compute`. Raises `AlignmentError` when there is nothing to train on, or nothing to
-    validate with.
+    `images` (N, 3, h, w): all frames, prepared once, indexed by `FrameTargets.frame`. Pixels of `excluded_frames` are
+    never read. `views`, by frame, are what photometric objectives take beside `targets`; whatever the objective,
+    validation points choose the best step. `early`, by frame, is what is known already of what the early part says, on
+    the device of `compute`. Raises `AlignmentError` when there is nothing to train on, or nothing to validate with.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class Refinement:
         compute: Compute,
         seed: int,
         *,
-        left_out: Collection[int] = (),
+        excluded_frames: Collection[int] = (),
         views: Mapping[int, TargetView] | None = None,
         early: EarlyFeatures | None = None,
         checkpoint: RefineCheckpoint | None = None,
@@ -196,14 +197,14 @@ class Refinement:
         # eval(): BatchNorm keeps its statistics; training them at one frame a step makes results worse (DESIGN 4.3).
         self._network = copy.deepcopy(network).eval().to(compute.device).to(memory_format=self._format)  # type: ignore[call-overload]
         self._images = images.to(compute.device, memory_format=self._format)
-        self._left_out = frozenset(left_out)
+        self._left_out = frozenset(excluded_frames)
         self._photometric = self._photometric_loss(network, config, views)
         self._train = [_DeviceTargets.of(t, compute.device) for t in self._taught(targets.train, config)]
         every = max(1, -(-len(targets.validation) // config.validation_frames))  # rounded up
         self._validation = [_DeviceTargets.of(t, compute.device) for t in targets.validation[::every]]
-        training = training_of(config, network)
-        moving = trained_parameters(network, training.trained)
-        self._early_is_fixed = keeps_early(network, config)
+        training = resolve_training(config, network)
+        moving = trainable_parameters(network, training.trained)
+        self._early_is_fixed = can_cache_early(network, config)
         config = replace(config, trained=training.trained, learning_rate=training.learning_rate)
         self._config = affordable(config, network) if self._early_is_fixed else config
         self._parameters = self._let_move(moving.keys(), training.trained, seed)
@@ -308,8 +309,8 @@ class Refinement:
         if views is None:
             raise ValueError(f"objective {config.objective} needs views")
         hw = (self._images.shape[-2], self._images.shape[-1])
-        believed = network.sees(grid_from_pixels(pixel_centres(hw), hw), hw).reshape(hw)
-        return PhotometricLoss(self._images, views, config.photometric, believed)
+        valid_mask = network.sees(grid_from_pixels(pixel_centers(hw), hw), hw).reshape(hw)
+        return PhotometricLoss(self._images, views, config.photometric, valid_mask)
 
     def _taught(self, targets: tuple[FrameTargets, ...], config: RefineConfig) -> list[FrameTargets]:
         """The frames that the objective says something of."""
@@ -362,7 +363,7 @@ class Refinement:
             return looks
         at_points = sample(depth, targets.grid, mode=config.sampling)[0]
         loss = point_loss(
-            at_points, targets.reference, targets.weight, config.loss, of_inverse=self._network.learns_inverse
+            at_points, targets.reference, targets.weight, config.loss, in_inverse_depth=self._network.learns_inverse
         )
         return loss if self._photometric is None else loss + config.photometric.share_of_both * looks
 
@@ -401,5 +402,5 @@ def _on_cpu(value: Any) -> Any:
 
 def validation_steps(config: RefineConfig) -> set[int]:
     """The steps after which validation points are looked at; the last one always."""
-    count = max(1, min(config.validations, config.steps))
+    count = max(1, min(config.num_validations, config.steps))
     return {round(config.steps * (i + 1) / count) for i in range(count)}

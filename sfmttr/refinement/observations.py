@@ -131,10 +131,10 @@ def observe(
     )
 
 
-def carried(
-    model: SparseModel, observations: Observations, frame_count: int, hw: HW, carry_frames: int
+def propagate_observations(
+    model: SparseModel, observations: Observations, frame_count: int, hw: HW, propagate_frames: int
 ) -> Observations:
-    """Rows for points in frames where they were not found, but in one at most `carry_frames` away.
+    """Rows for points in frames where they were not found, but in one at most `propagate_frames` away.
 
     A point lies where its track says, whether or not a detector fired there; over a few frames hardly any gets hidden.
     Frames that are left out altogether neither give points nor get any.
@@ -146,7 +146,7 @@ def carried(
     held_out = np.zeros(frame_count, bool)
     held_out[observations.frame[observations.frame_held_out]] = True
     near = giving.copy()
-    for offset in range(1, min(carry_frames, frame_count - 1) + 1):
+    for offset in range(1, min(propagate_frames, frame_count - 1) + 1):
         near[offset:] |= giving[:-offset]
         near[:-offset] |= giving[offset:]
     parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -178,7 +178,7 @@ def carried(
     )
 
 
-def merged(first: Observations, second: Observations) -> Observations:
+def merge_observations(first: Observations, second: Observations) -> Observations:
     """The rows of both, sorted by frame."""
     rows = {name: np.concatenate([value, getattr(second, name)]) for name, value in vars(first).items()}
     order = np.argsort(rows["frame"], kind="stable")

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from sfmttr.config import PhotometricConfig
 from sfmttr.errors import AlignmentError
-from sfmttr.geometry import grid_of_points, inverse_rigid, pixel_centres, unproject
+from sfmttr.geometry import grid_of_points, inverse_rigid, pixel_centers, unproject
 from sfmttr.networks.base import resize_depth
 from sfmttr.types import HW, Camera, SparseModel
 
@@ -49,13 +49,13 @@ class TargetView:
     sources: tuple[SourceView, ...]
 
 
-def photometric_views(model: SparseModel, scale: float, left_out: Collection[int] = ()) -> dict[int, TargetView]:
-    """By frame: the one before and the one after that share most points with it, of those that are not `left_out`.
+def photometric_views(model: SparseModel, scale: float, excluded_frames: Collection[int] = ()) -> dict[int, TargetView]:
+    """By frame: the one before and the one after that share most points with it, of those that are not excluded.
 
     In a video these are its neighbours. `scale` is the network's units in one SfM unit (`Alignment.scale`). Frames
     without any such source are not in it. Raises `AlignmentError` when none has one.
     """
-    views = [view for view in model.views if view.frame not in left_out]
+    views = [view for view in model.views if view.frame not in excluded_frames]
     rows = np.repeat(np.arange(len(views)), [len(view.point) for view in views])
     points = np.concatenate([np.zeros(0, np.int64), *(view.point for view in views)])
     sees = sparse.csr_array((np.ones(len(points)), (rows, points)), shape=(len(views), len(model.points)))
@@ -121,7 +121,7 @@ class PhotometricLoss:
     """The objective for every frame of a clip.
 
     `images` (N, 3, h, w) in [0, 1] are the whole frames, on the device where it is computed; `views` by frame;
-    `believed` (h, w) bool says where depth is the network's own. Cameras are brought to the images' size.
+    `valid_mask` (h, w) bool says where depth is the network's own. Cameras are brought to the images' size.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class PhotometricLoss:
         images: Tensor,
         views: Mapping[int, TargetView],
         config: PhotometricConfig,
-        believed: np.ndarray | None = None,
+        valid_mask: np.ndarray | None = None,
     ) -> None:
         self._images, self._views, self._config = images, views, config
         self._hw: HW = (images.shape[-2], images.shape[-1])
-        all_of_it = np.ones(self._hw, bool) if believed is None else believed
-        self._believed = torch.from_numpy(all_of_it).to(images.device)
+        all_of_it = np.ones(self._hw, bool) if valid_mask is None else valid_mask
+        self._valid_mask = torch.from_numpy(all_of_it).to(images.device)
         self._rays: dict[Camera, Tensor] = {}
         self._unmoved: dict[int, Tensor] = {}
         self._moments: dict[int, Moments] = {}
@@ -151,11 +151,11 @@ class PhotometricLoss:
         seen there than like the same pixel of any: else nothing moves there, or it moves with the camera. 0 when none
         does.
         """
-        moved = self.moved_error(frame, depth)
-        counts = (moved < self._unmoved_error(frame) - _ROUNDING) & self._believed
+        moved = self.reprojection_error(frame, depth)
+        counts = (moved < self._identity_reprojection_error(frame) - _ROUNDING) & self._valid_mask
         return torch.where(counts, moved, 0.0).sum() / counts.sum().clamp(min=1)
 
-    def moved_error(self, frame: int, depth: Tensor) -> Tensor:
+    def reprojection_error(self, frame: int, depth: Tensor) -> Tensor:
         """(h, w): the least error over source frames; infinite where the pixel lies in none of them."""
         view, target = self._views[frame], self._images[frame : frame + 1]
         whole = resize_depth(depth[None], self._hw).reshape(-1)
@@ -178,7 +178,7 @@ class PhotometricLoss:
         return torch.where(inside, error, torch.inf)
 
     @torch.no_grad()
-    def _unmoved_error(self, frame: int) -> Tensor:
+    def _identity_reprojection_error(self, frame: int) -> Tensor:
         """(h, w): the least error over source frames as if nothing had moved. It does not depend on depth: kept."""
         if frame not in self._unmoved:
             target = self._images[frame : frame + 1]
@@ -198,6 +198,6 @@ class PhotometricLoss:
         """(h w, 3): what is at depth 1 behind each pixel."""
         if camera not in self._rays:
             at_size = camera.scaled_to(self._hw)
-            rays = unproject(at_size, pixel_centres(self._hw), np.ones(self._hw[0] * self._hw[1]))
+            rays = unproject(at_size, pixel_centers(self._hw), np.ones(self._hw[0] * self._hw[1]))
             self._rays[camera] = torch.from_numpy(rays.astype(np.float32)).to(self._images.device)
         return self._rays[camera]

@@ -1,8 +1,8 @@
 """What each frame is trained on, and what is held out.
 
 `observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
-3D point*; `select` keeps what the relaxed model keeps, `carried` adds points in neighbouring frames, and `make_targets`
-puts depth into the network's unit. `with_dense` adds what is known between the points.
+3D point*; `select` keeps what the relaxed model keeps, `propagate_observations` adds points in neighbouring frames, and
+`make_targets` puts depth into the network's unit. `with_dense` adds what is known between the points.
 """
 
 from __future__ import annotations
@@ -106,25 +106,30 @@ def with_dense(
 class Selection:
     """Which observations are kept, and how much was left out."""
 
-    keep: np.ndarray
+    mask: np.ndarray
     """(M,) bool, over all observations."""
-    frames_left_out: int
-    tracks_left_out: int
+    num_excluded_frames: int
+    num_excluded_tracks: int
 
 
 def select(
-    observations: Observations, relaxed: np.ndarray, frame_scale: dict[int, float], *, doubtful: bool, own_word: bool
+    observations: Observations,
+    relaxed: np.ndarray,
+    frame_scale: dict[int, float],
+    *,
+    low_confidence: bool,
+    keep_reliable_outliers: bool,
 ) -> Selection:
     """Which observations a network may learn from.
 
-    `relaxed` (M,) bool is what the relaxed model keeps: what is rejected is either a bad point, or a place where the
-    network is far off, which is what there is to learn. With `own_word`, points that are reliable on SfM's own word
-    stay, too. From a `doubtful` reconstruction they do not, and the frames and tracks that disagree grossly with the
-    network are left out: a track when most of its observations are rejected, a frame when its own scale
-    (`frame_scale`, over the clip's) is off by more than a factor of two.
+    `relaxed` (M,) bool: inliers of the relaxed model. A rejected observation is either a wrong point or a place where
+    the network is far off, which is what there is to learn. With `keep_reliable_outliers`, observations that SfM alone
+    rates as reliable stay, too. From a `low_confidence` reconstruction they do not, and frames and tracks that disagree
+    grossly with the network are excluded: a track when most of its observations are rejected, a frame when its own
+    scale (`frame_scale`, relative to the clip's) is off by more than a factor of two.
     """
-    if not doubtful:
-        return Selection(relaxed | observations.reliable if own_word else relaxed, 0, 0)
+    if not low_confidence:
+        return Selection(relaxed | observations.reliable if keep_reliable_outliers else relaxed, 0, 0)
     seen = np.bincount(observations.point)
     rejected = np.bincount(observations.point, weights=~relaxed, minlength=len(seen))
     bad_track = rejected > 0.5 * seen

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfmttr.refinement.alignment import Agreement
+from sfmttr.refinement.alignment import Consistency
 from sfmttr.types import SfmHealth
 
 THRESHOLD = 0.5
@@ -24,15 +24,15 @@ class Trust:
     trusted: bool
     sfm_health: float
     """0 to 1, from the reconstruction alone."""
-    agreement: float
+    consistency: float
     """0 to 1, from reconstruction and network together."""
     statement: str
     """One sentence for the user; empty when trusted."""
 
     @property
-    def far_from_domain(self) -> bool:
+    def out_of_domain(self) -> bool:
         """Network and reconstruction disagree on the whole: if this one is trusted, it is the network that errs."""
-        return self.agreement < THRESHOLD
+        return self.consistency < THRESHOLD
 
 
 def _ramp(value: float, poor: float, good: float) -> float:
@@ -40,7 +40,7 @@ def _ramp(value: float, poor: float, good: float) -> float:
     return float(np.clip((value - poor) / (good - poor), 0.0, 1.0))
 
 
-def agreement_score(agreement: Agreement) -> float:
+def consistency_score(agreement: Consistency) -> float:
     """0 (no better than chance) to 1: the worst of what the three figures say.
 
     A wrong reconstruction of traffic can order near and far rightly, or keep its scale; it does not do all at once.
@@ -53,9 +53,9 @@ def agreement_score(agreement: Agreement) -> float:
     )
 
 
-def judge(health: SfmHealth, agreement: Agreement) -> Trust:
+def evaluate_trust(health: SfmHealth, agreement: Consistency) -> Trust:
     """Open unless both the reconstruction's own health and its agreement with the network are poor."""
-    score = agreement_score(agreement)
+    score = consistency_score(agreement)
     if health.score >= THRESHOLD or score >= THRESHOLD:
         return Trust(True, health.score, score, "")
     seen = ", ".join(health.concerns) if health.concerns else "it does not fit itself well"

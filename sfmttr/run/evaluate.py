@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sfmttr.config import TruthConfig
+from sfmttr.config import GroundTruthConfig
 from sfmttr.errors import GroundTruthError, RunFolderError
-from sfmttr.evaluation.comparison import Column, Comparison, compare_with_truth
+from sfmttr.evaluation.comparison import Column, Comparison, compare_with_ground_truth
 from sfmttr.evaluation.ground_truth import match_ground_truth
 from sfmttr.evaluation.metrics import protocol
 from sfmttr.frames import loader
@@ -34,7 +34,7 @@ class Evaluation:
     path: Path
 
 
-def evaluate_run(run: Path, truth_config: TruthConfig) -> Evaluation:
+def evaluate_run(run: Path, truth_config: GroundTruthConfig) -> Evaluation:
     """Compare, and write `evaluation.json` into the run folder.
 
     Raises `RunFolderError` when `run` is not a finished run, `GroundTruthError` when nothing matches.
@@ -53,7 +53,7 @@ def evaluate_run(run: Path, truth_config: TruthConfig) -> Evaluation:
         wanted["ground_truth_held_out_frames"] = held_out
     comparisons = {}
     for name, chosen in wanted.items():
-        comparison = compare_with_truth(maps, kind, truth, rules, chosen)
+        comparison = compare_with_ground_truth(maps, kind, truth, rules, chosen)
         if comparison is not None:
             comparisons[name] = comparison
     if not comparisons:

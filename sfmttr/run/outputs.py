@@ -31,9 +31,9 @@ from sfmttr.io.video_writer import write_comparison_video
 from sfmttr.refinement.observations import Split
 from sfmttr.run.results import Aligned, RunResult
 from sfmttr.types import Depth, DepthKind, FrameSet, OnProgress, Progress, SparseModel
-from sfmttr.utils.threads import in_order
+from sfmttr.utils.threads import map_in_order
 from sfmttr.viz import colormap, overlays, panels, plots
-from sfmttr.viz.colormap import ColourRange
+from sfmttr.viz.colormap import ColorRange
 from sfmttr.viz.overlays import PointClass
 
 FOLDERS = ("depth/refined", "depth/fused", "coloured", "pictures")
@@ -77,10 +77,10 @@ class _Clip:
         return self.maps.get(Column.AFTER_FUSED)
 
     @cached_property
-    def range(self) -> ColourRange:
+    def range(self) -> ColorRange:
         """One for all pictures of the clip."""
         shown = [self.before, self.maps[Column.AFTER]] if Column.AFTER in self.maps else [self.before]
-        return colormap.colour_range(frame for values in shown for frame in values)
+        return colormap.color_range(frame for values in shown for frame in values)
 
     def depth(self, maps: np.ndarray, frame: int) -> Depth:
         """One frame at frame size."""
@@ -138,7 +138,7 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> None:
 
 def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:
     """`write` for every frame."""
-    with in_order(write, len(clip.result.frames)) as written:
+    with map_in_order(write, len(clip.result.frames)) as written:
         for _ in written:
             clip.tell()
 
@@ -169,7 +169,7 @@ def _write_coloured(clip: _Clip) -> None:
     def write(frame: int) -> None:
         for name, maps in wanted.items():
             # With a palette: a third of the bytes, and of the time to compress them.
-            picture = Image.fromarray(colormap.colour_index(clip.depth(maps, frame).values, clip.range))
+            picture = Image.fromarray(colormap.color_index(clip.depth(maps, frame).values, clip.range))
             picture.putpalette(colormap.palette().tobytes())
             _save_png(clip.result.folder / "coloured" / name / f"{clip.stem(frame)}.png", picture)
 
@@ -194,7 +194,7 @@ def _panels(clip: _Clip, frame: int) -> np.ndarray:
     hw = panels.panel_hw(frames.hw, 1 + len(shown), PANEL_WIDTH, bar=True)
     with Image.open(frames.path(frame)) as image:
         picture = np.asarray(image.convert("RGB").resize((hw[1], hw[0]), Image.Resampling.LANCZOS))
-    depths = [colormap.colourise(resize_numpy(maps[frame], hw), clip.range) for maps in shown.values()]
+    depths = [colormap.colorize(resize_numpy(maps[frame], hw), clip.range) for maps in shown.values()]
     return panels.side_by_side([picture, *depths], ["frame", *shown], (clip.range, clip.unit), width=PANEL_WIDTH)
 
 
@@ -204,7 +204,7 @@ def _write_video(clip: _Clip) -> None:
             clip.tell()
             yield picture
 
-    with in_order(lambda frame: _panels(clip, frame), len(clip.result.frames)) as panels:
+    with map_in_order(lambda frame: _panels(clip, frame), len(clip.result.frames)) as panels:
         write_comparison_video(clip.result.folder / "comparison.mp4", told(panels), clip.result.config.output.video_fps)
 
 
@@ -228,7 +228,7 @@ def point_classes(aligned: Aligned) -> np.ndarray:
     strict = np.zeros(len(observations), bool)
     strict[np.flatnonzero(observations.trainable)[aligned.alignment.strict]] = True
     used = np.where(strict, PointClass.STRICT, PointClass.RELAXED)
-    taught = np.where(aligned.selection.keep, used, PointClass.REJECTED)
+    taught = np.where(aligned.selection.mask, used, PointClass.REJECTED)
     return np.where(observations.split != Split.TRAIN, PointClass.HELD_OUT, taught)
 
 

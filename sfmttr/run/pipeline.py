@@ -20,10 +20,10 @@ import numpy as np
 from torch import Tensor
 
 from sfmttr import networks
-from sfmttr.config import FuseConfig, Objective, RunConfig, TruthConfig
+from sfmttr.config import FuseConfig, GroundTruthConfig, Objective, RunConfig
 from sfmttr.errors import AlignmentError, Cancelled, ClipError, ConfigError
-from sfmttr.evaluation.comparison import Column, Comparison, Maps, compare_at_points, compare_with_truth
-from sfmttr.evaluation.ground_truth import beside, check_folder, match_ground_truth
+from sfmttr.evaluation.comparison import Column, Comparison, Maps, compare_at_points, compare_with_ground_truth
+from sfmttr.evaluation.ground_truth import check_folder, find_companion_ground_truth, match_ground_truth
 from sfmttr.evaluation.metrics import protocol
 from sfmttr.frames import loader
 from sfmttr.io import depth_maps
@@ -34,14 +34,22 @@ from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.inference import EarlyFeatures, prepare_images
 from sfmttr.networks.inverse_depth import unshifted_depth
 from sfmttr.networks.weights import cache_folder
-from sfmttr.refinement.alignment import Alignment, agreement, align, align_disparity, relaxed_inliers
+from sfmttr.refinement.alignment import Alignment, align, align_disparity, measure_consistency, relaxed_inliers
 from sfmttr.refinement.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
 from sfmttr.refinement.fusion import fuse_clip, fusion_hw
-from sfmttr.refinement.loop import RefineResult, RefineStep, keeps_early
-from sfmttr.refinement.observations import Observations, Split, carried, held_out_frames, merged, observe, sample_at
+from sfmttr.refinement.loop import RefineResult, RefineStep, can_cache_early
+from sfmttr.refinement.observations import (
+    Observations,
+    Split,
+    held_out_frames,
+    merge_observations,
+    observe,
+    propagate_observations,
+    sample_at,
+)
 from sfmttr.refinement.photometric_loss import photometric_views
 from sfmttr.refinement.targets import Targets, make_targets, point_weights, select, with_dense
-from sfmttr.refinement.trust_gate import judge
+from sfmttr.refinement.trust_gate import evaluate_trust
 from sfmttr.run import outputs, report, weights_file
 from sfmttr.run.evaluate import EVALUATION
 from sfmttr.run.folder import RunFolder
@@ -49,7 +57,7 @@ from sfmttr.run.results import Aligned, RunResult
 from sfmttr.sfm import reconstruction
 from sfmttr.sfm.intrinsics import parse_intrinsics
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
-from sfmttr.utils.background import Beside
+from sfmttr.utils.background import BackgroundTask
 
 T = TypeVar("T")
 
@@ -206,8 +214,8 @@ class _Run:
         return networks.load(self._config.network, self._config.weights_dir, self._on_progress)
 
     @cached_property
-    def _truth(self) -> TruthConfig | None:
-        return self._config.truth or beside(self._clip)
+    def _truth(self) -> GroundTruthConfig | None:
+        return self._config.ground_truth or find_companion_ground_truth(self._clip)
 
     @cached_property
     def _frames(self) -> FrameSet:
@@ -236,7 +244,7 @@ class _Run:
             return self._stage("sfm", key, list, _unreachable, lambda: reconstruction.load_model(self._frames, folder))
         self._void("sfm")
         started = time.perf_counter()
-        with Beside(self._predict_unrefined) as beside:
+        with BackgroundTask(self._predict_unrefined) as beside:
 
             def on_progress(progress: Progress) -> None:
                 if reconstruction.places_cameras(progress) and self._backend.is_here and not self._knows_unrefined:
@@ -307,7 +315,7 @@ class _Run:
         of those a network of several frames sees here what it must not see there."""
         config = self._config
         held_out = config.split.hold_out_frames > 0
-        return self._backend.is_here and not held_out and keeps_early(self._network, config.recipe.refine)
+        return self._backend.is_here and not held_out and can_cache_early(self._network, config.recipe.refine)
 
     def _unrefined(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""
@@ -355,27 +363,27 @@ class _Run:
         alignment = fit(observations.z[rows], said, config.recipe.align, rng)
         maps = self._unrefined(alignment)
         d = sample_at(maps, observations)
-        agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
+        agreed = measure_consistency(observations.frame[rows], observations.z[rows], d[rows], alignment)
         relaxed_fit = partial(
-            relaxed_inliers, scale=alignment.scale, config=config.recipe.align, of_inverse=self._gives_disparity
+            relaxed_inliers, scale=alignment.scale, config=config.recipe.align, in_inverse_depth=self._gives_disparity
         )
         relaxed = relaxed_fit(observations.z, d)
-        trust = judge(model.health, agreed)
-        doubtful = model.health.score < DOUBTFUL_HEALTH
+        trust = evaluate_trust(model.health, agreed)
+        low_confidence = model.health.score < DOUBTFUL_HEALTH
         selection = select(
             observations,
             relaxed,
             dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
-            doubtful=doubtful,
-            own_word=config.recipe.align.own_word and trust.far_from_domain,
+            low_confidence=low_confidence,
+            keep_reliable_outliers=config.recipe.align.keep_reliable_outliers and trust.out_of_domain,
         )
         usable = self._network.sees(observations.grid, self._frames.hw) & self._tuned[observations.frame]
-        selection = replace(selection, keep=selection.keep & usable)
-        # What is doubtful where it was found is not spread to where it was not; and a network far from its domain does
-        # not notice that a point is hidden in the neighbouring frame.
-        spread = self._frames.from_video and not doubtful and not trust.far_from_domain
-        reach = config.recipe.carry_frames if spread else 0
-        more = carried(model, observations, len(self._frames), self._frames.hw, reach)
+        selection = replace(selection, mask=selection.mask & usable)
+        # Points of a doubtful reconstruction are not propagated; and a network far from its domain does not notice that
+        # a point is hidden in the neighbouring frame.
+        spread = self._frames.from_video and not low_confidence and not trust.out_of_domain
+        reach = config.recipe.propagate_frames if spread else 0
+        more = propagate_observations(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_fit(more.z, sample_at(maps, more))
         fits &= self._network.sees(more.grid, self._frames.hw) & self._tuned[more.frame]
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
@@ -383,7 +391,7 @@ class _Run:
     @property
     def _tuned(self) -> np.ndarray:
         """(N,) bool: frames that may be learnt from."""
-        names = self._frames.names if self._config.tune_on is None else self._config.tune_on
+        names = self._frames.names if self._config.train_frames is None else self._config.train_frames
         return np.isin(self._frames.names, names)
 
     @property
@@ -398,7 +406,7 @@ class _Run:
             self._network.late_cost,
             self._network.trainings,
         ]
-        settings.append(config.tune_on)
+        settings.append(config.train_frames)
         return cache_key(self._network_key + (sparse.key if sparse else ""), settings)
 
     def _refined(self, aligned: Aligned) -> RefineResult:
@@ -419,18 +427,20 @@ class _Run:
 
     def _run_refinement(self, aligned: Aligned) -> RefineResult:
         recipe = self._config.recipe
-        lessons = merged(
-            aligned.observations.where(aligned.selection.keep), aligned.carried.where(aligned.carried.trainable)
+        lessons = merge_observations(
+            aligned.observations.where(aligned.selection.mask), aligned.propagated.where(aligned.propagated.trainable)
         )
         targets = self._with_dense(make_targets(lessons, aligned.alignment, recipe.weight), lessons, aligned)
         config = recipe.refine
-        if aligned.trust.far_from_domain:
-            config = replace(config, steps=round(config.far_factor * config.steps))
-        left_out = np.flatnonzero(held_out_frames(len(self._frames), self._config.split.hold_out_frames)).tolist()
+        if aligned.trust.out_of_domain:
+            config = replace(config, steps=round(config.domain_gap_steps_factor * config.steps))
+        excluded_frames = np.flatnonzero(
+            held_out_frames(len(self._frames), self._config.split.hold_out_frames)
+        ).tolist()
         views = None
         if config.objective is not Objective.SFM:
             assert isinstance(self._sparse, SparseModel), "what is aligned has a model"
-            views = photometric_views(self._sparse, aligned.alignment.scale, left_out)
+            views = photometric_views(self._sparse, aligned.alignment.scale, excluded_frames)
 
         def on_step(step: RefineStep, live: LiveNetwork) -> None:
             self._on_progress(Progress("refine", step.index, step.total))
@@ -438,7 +448,9 @@ class _Run:
 
         network = self._learner(aligned.alignment)
         early, self._early = self._early or {}, None  # they are large
-        task = RefineTask(network, self._images, targets, config, self._config.seed, tuple(left_out), views, early)
+        task = RefineTask(
+            network, self._images, targets, config, self._config.seed, tuple(excluded_frames), views, early
+        )
         return self._backend.refine(task, on_step)
 
     def _with_dense(self, targets: Targets, lessons: Observations, aligned: Aligned) -> Targets:
@@ -448,7 +460,7 @@ class _Run:
         """
         config = self._config
         dense, objective = config.recipe.dense, config.recipe.refine.objective
-        if dense.weight == 0 or objective is Objective.PHOTOMETRIC or aligned.trust.far_from_domain:
+        if dense.weight == 0 or objective is Objective.PHOTOMETRIC or aligned.trust.out_of_domain:
             return targets
         known = lessons.where(lessons.trainable)
         maps = self._unrefined(aligned.alignment) * np.float32(aligned.alignment.network_scale)
@@ -483,9 +495,9 @@ class _Run:
 
     def _fused(self, name: str, maps: np.ndarray, aligned: Aligned) -> np.ndarray:
         key = cache_key(self._refine_key, [name, self._config.fuse])
-        rows = (aligned.selection.keep & ~aligned.observations.test) & ~aligned.observations.frame_held_out
-        known = aligned.carried.split != Split.TEST
-        observations = merged(aligned.observations.where(rows), aligned.carried.where(known))
+        rows = (aligned.selection.mask & ~aligned.observations.test) & ~aligned.observations.frame_held_out
+        known = aligned.propagated.split != Split.TEST
+        observations = merge_observations(aligned.observations.where(rows), aligned.propagated.where(known))
         tell = partial(self._tell_fused, name, len(maps))
         return self._maps_stage(
             name, key, lambda: self._corrected(maps, observations, aligned, self._config.fuse, tell)
@@ -586,9 +598,11 @@ class _Run:
         if truth_config is not None:
             truth = match_ground_truth(self._frames, truth_config.folder, truth_config.scale)
             rules = protocol(truth_config.protocol, median_scaling=truth_config.median_scaling)
-            result["ground_truth"] = compare_with_truth(maps, self._kind, truth, rules)
+            result["ground_truth"] = compare_with_ground_truth(maps, self._kind, truth, rules)
             if held_out.any():
-                result["ground_truth_held_out_frames"] = compare_with_truth(maps, self._kind, truth, rules, held_out)
+                result["ground_truth_held_out_frames"] = compare_with_ground_truth(
+                    maps, self._kind, truth, rules, held_out
+                )
         self._timings["compare"] = time.perf_counter() - started
         return result
 

@@ -84,17 +84,17 @@ def _alignment(aligned: Aligned) -> dict[str, Any]:
         "shift": None if aligned.alignment.inverse is None else aligned.alignment.inverse.shift,
         "strict_inlier_ratio": aligned.alignment.strict_inlier_ratio,
         "relaxed_inlier_ratio": aligned.alignment.relaxed_inlier_ratio,
-        "rank_correlation": aligned.agreement.rank_correlation,
-        "scale_spread": aligned.agreement.scale_spread,
+        "rank_correlation": aligned.consistency.rank_correlation,
+        "scale_spread": aligned.consistency.scale_spread,
         "frame_scale": dict(
-            zip(map(int, aligned.agreement.frame), aligned.agreement.frame_scale.tolist(), strict=True)
+            zip(map(int, aligned.consistency.frame), aligned.consistency.frame_scale.tolist(), strict=True)
         ),
         "sfm_health": aligned.trust.sfm_health,
-        "agreement": aligned.trust.agreement,
+        "agreement": aligned.trust.consistency,
         "trusted": aligned.trust.trusted,
         "statement": aligned.trust.statement,
-        "frames_left_out": aligned.selection.frames_left_out,
-        "tracks_left_out": aligned.selection.tracks_left_out,
+        "frames_left_out": aligned.selection.num_excluded_frames,
+        "tracks_left_out": aligned.selection.num_excluded_tracks,
         "observations": len(aligned.observations),
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfmttr.config import RunConfig
 from sfmttr.evaluation.comparison import Comparison
-from sfmttr.refinement.alignment import Agreement, Alignment
+from sfmttr.refinement.alignment import Alignment, Consistency
 from sfmttr.refinement.loop import RefineResult
 from sfmttr.refinement.observations import Observations
 from sfmttr.refinement.targets import Selection
@@ -23,11 +23,11 @@ class Aligned:
     observations: Observations
     alignment: Alignment
     """Fitted on training rows; its masks are over those."""
-    agreement: Agreement
+    consistency: Consistency
     trust: Trust
     selection: Selection
     """Over all observations."""
-    carried: Observations
+    propagated: Observations
     """Further rows to learn from: points in frames where they were not found, but in a neighbour."""
 
 

@@ -16,10 +16,10 @@ T = TypeVar("T")
 _TICK_S = 0.2
 
 
-class Beside(Generic[T]):
+class BackgroundTask(Generic[T]):
     """One piece of work, on one thread of the CPU, that is begun when its time has come and is over with the context.
 
-        with Beside(work) as beside:
+        with BackgroundTask(work) as beside:
             wait_for_something(tell=beside.start)
             value = beside.result(on_progress)  # waits; None when it was never begun
 
@@ -32,7 +32,7 @@ class Beside(Generic[T]):
         self._latest: Progress | None = None
         self._future: Future[T] | None = None
 
-    def __enter__(self) -> Beside[T]:
+    def __enter__(self) -> BackgroundTask[T]:
         self._pool = ThreadPoolExecutor(max_workers=1)
         return self
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def in_order(make: Callable[[int], T], count: int, most: int = 6) -> Iterator[Iterator[T]]:
+def map_in_order(make: Callable[[int], T], count: int, most: int = 6) -> Iterator[Iterator[T]]:
     """An iterator over `make(0)`, `make(1)`, ..., made at most `most` ahead of who reads them.
 
     Whoever leaves early waits for those that are being made, and no others are begun.

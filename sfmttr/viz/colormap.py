@@ -11,15 +11,15 @@ import matplotlib
 import numpy as np
 
 NO_DEPTH = (38, 40, 46)
-"""Colour of pixels without depth; the colour map does not contain it."""
+"""Color of pixels without depth; the colour map does not contain it."""
 _NO_DEPTH_INDEX = 255
 """Its row in `palette`, after those of the colour map."""
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class ColourRange:
+class ColorRange:
     """Depths that the colour map's two ends stand for."""
 
     near: float
@@ -30,7 +30,7 @@ class ColourRange:
             raise ValueError(f"{self.near=} {self.far=}, expected 0 < near < far")
 
 
-def colour_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 98.0) -> ColourRange:
+def color_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 98.0) -> ColorRange:
     """One range for all `depths` (H, W each; 0 or NaN for none) of a clip, between two percentiles of all pixels.
 
     Without any depth the range is 1 to 2.
@@ -40,12 +40,12 @@ def colour_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 9
     values = np.concatenate([np.zeros(0), *samples])
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
-        return ColourRange(1.0, 2.0)
+        return ColorRange(1.0, 2.0)
     near, far = (float(value) for value in np.percentile(values, (low, high)))
-    return ColourRange(near, max(far, near * 1.05))
+    return ColorRange(near, max(far, near * 1.05))
 
 
-def colour_position(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
+def color_position(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
     """Where depth lies between near (0) and far (1), clipped.
 
     In log depth: equal steps of colour are equal relative errors, which is what depth is judged by. (Inverse depth
@@ -55,14 +55,14 @@ def colour_position(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
     return np.log(safe / range_.near) / math.log(range_.far / range_.near)
 
 
-def colourise(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
+def colorize(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
     """Depth (H, W) in colours: near is warm, far is cold; `NO_DEPTH` where it is 0, NaN or infinite."""
-    return palette()[colour_index(depth, range_)]
+    return palette()[color_index(depth, range_)]
 
 
-def colour_index(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
+def color_index(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
     """(H, W) uint8: the row of `palette` for each depth; the last one where it is 0, NaN or infinite."""
-    index = np.rint(colour_position(depth, range_) * (_NO_DEPTH_INDEX - 1)).astype(np.uint8)
+    index = np.rint(color_position(depth, range_) * (_NO_DEPTH_INDEX - 1)).astype(np.uint8)
     index[~(np.isfinite(depth) & (depth > 0))] = _NO_DEPTH_INDEX
     return index
 
@@ -70,16 +70,16 @@ def colour_index(depth: np.ndarray, range_: ColourRange) -> np.ndarray:
 @lru_cache
 def palette() -> np.ndarray:
     """(256, 3) uint8: near to far, then `NO_DEPTH`."""
-    return np.concatenate([colour_table("Spectral", _NO_DEPTH_INDEX), np.array([NO_DEPTH], np.uint8)])
+    return np.concatenate([color_table("Spectral", _NO_DEPTH_INDEX), np.array([NO_DEPTH], np.uint8)])
 
 
 @lru_cache
-def colour_table(name: str, count: int = 256) -> np.ndarray:
+def color_table(name: str, count: int = 256) -> np.ndarray:
     """(`count`, 3) uint8, from one end of the colour map to the other."""
     return matplotlib.colormaps[name](np.linspace(0, 1, count), bytes=True)[:, :3]
 
 
-def round_depths(range_: ColourRange, most: int) -> list[float]:
+def round_depths(range_: ColorRange, most: int) -> list[float]:
     """At most `most` round depths within the range: 1, 2, 5 times powers of ten, or evenly spaced in a narrow range."""
     decades = range(math.floor(math.log10(range_.near)), math.ceil(math.log10(range_.far)) + 1)
     for factors in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 3, 5), (1, 2, 5), (1,)):

@@ -1,6 +1,6 @@
 """Pictures of depth: arrays in, (H, W, 3) uint8 out. No files, no page.
 
-One `ColourRange` serves a whole clip, so that a colour means one depth in every picture of it.
+One `ColorRange` serves a whole clip, so that a colour means one depth in every picture of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sfmttr.viz.colormap import Colour, colour_table
+from sfmttr.viz.colormap import Color, color_table
 from sfmttr.viz.panels import FONT_SIZE, INK, MARGIN, PAPER, below, caption_font, text_hw
 
 
@@ -24,7 +24,7 @@ class PointClass(StrEnum):
     HELD_OUT = "held_out"
 
 
-CLASS_COLOURS: Mapping[PointClass, Colour] = {
+CLASS_COLORS: Mapping[PointClass, Color] = {
     # Told apart by people with any colour vision; crosses and rings help too.
     PointClass.STRICT: (0, 190, 120),
     PointClass.RELAXED: (255, 196, 0),
@@ -51,7 +51,7 @@ class _Layer:
         self._marks = Image.new("RGBA", size, (0, 0, 0, 0))
         self._draw = ImageDraw.Draw(self._marks)
 
-    def mark(self, xy: tuple[float, float], radius: float, colour: Colour, shape: str = "dot") -> None:
+    def mark(self, xy: tuple[float, float], radius: float, colour: Color, shape: str = "dot") -> None:
         """One mark with a dark rim, so that it shows on any ground."""
         x, y, r = (value * _SUPERSAMPLING for value in (*xy, radius))
         box, rim = (x - r, y - r, x + r, y + r), (x - r - 2, y - r - 2, x + r + 2, y + r + 2)
@@ -91,7 +91,7 @@ def overlay_points(rgb: np.ndarray, xy_px: np.ndarray, classes: Sequence[PointCl
     for kind in order:
         for (x, y), own in zip(xy_px, classes, strict=True):
             if own is kind:
-                layer.mark((x, y), _radius(rgb) * _SIZES.get(kind, 1.0), CLASS_COLOURS[kind], _SHAPES.get(kind, "dot"))
+                layer.mark((x, y), _radius(rgb) * _SIZES.get(kind, 1.0), CLASS_COLORS[kind], _SHAPES.get(kind, "dot"))
     counts = {kind: classes.count(kind) for kind in order}
     return below([layer.flattened(), _legend(counts, rgb.shape[1])])
 
@@ -115,7 +115,7 @@ def _legend(counts: Mapping[PointClass, int], width: int) -> np.ndarray:
     pitch = FONT_SIZE + MARGIN
     layer = _Layer(np.full((pitch * (line + 1) + MARGIN // 2, width, 3), PAPER, np.uint8))
     for kind, _, x, line in places:
-        layer.mark((x + 5, pitch * line + pitch / 2 + 3), 4.5, CLASS_COLOURS[kind], _SHAPES.get(kind, "dot"))
+        layer.mark((x + 5, pitch * line + pitch / 2 + 3), 4.5, CLASS_COLORS[kind], _SHAPES.get(kind, "dot"))
     image = Image.fromarray(layer.flattened())
     for _, text, x, line in places:
         ImageDraw.Draw(image).text((x + 18, pitch * line + pitch / 2 + 3), text, INK, caption_font(), anchor="lm")
@@ -128,7 +128,7 @@ MAX_ERROR = 0.25
 
 def error_table() -> np.ndarray:
     """(256, 3) uint8: colours of relative errors from 0 (blue) to `MAX_ERROR` and more (red)."""
-    return colour_table("RdYlBu_r")
+    return color_table("RdYlBu_r")
 
 
 def error_overlay(rgb: np.ndarray, xy_px: np.ndarray, relative_error: np.ndarray) -> np.ndarray:

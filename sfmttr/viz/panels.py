@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sfmttr.types import HW
-from sfmttr.viz.colormap import ColourRange, colour_position, colourise, round_depths
+from sfmttr.viz.colormap import ColorRange, color_position, colorize, round_depths
 
 PAPER = (255, 255, 255)
 INK = (34, 38, 46)
@@ -20,7 +20,7 @@ FONT_SIZE = 16
 
 
 @lru_cache(maxsize=4)
-def colour_bar(range_: ColourRange, unit: str, height: int) -> np.ndarray:
+def color_bar(range_: ColorRange, unit: str, height: int) -> np.ndarray:
     """A vertical bar (`height`, W, 3) with round depths beside it, far at the top as in most pictures."""
     label_height = text_hw(unit)[0] + MARGIN
     top, bottom = MARGIN + label_height, height - MARGIN
@@ -29,11 +29,11 @@ def colour_bar(range_: ColourRange, unit: str, height: int) -> np.ndarray:
     image = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(image)
     depths = np.geomspace(range_.far, range_.near, max(bottom - top, 1))
-    strip = np.repeat(colourise(depths[:, None], range_), 18, axis=1)
+    strip = np.repeat(colorize(depths[:, None], range_), 18, axis=1)
     image.paste(Image.fromarray(strip), (MARGIN, top))
     draw.text((MARGIN, MARGIN), unit, FAINT_INK, caption_font())
     for text, value in ticks.items():
-        y = bottom - (bottom - top) * float(colour_position(np.array(value), range_))
+        y = bottom - (bottom - top) * float(color_position(np.array(value), range_))
         draw.line((MARGIN + 18, y, MARGIN + 23, y), FAINT_INK)
         draw.text((MARGIN + 28, y), text, INK, caption_font(), anchor="lm")
     return np.asarray(image)
@@ -119,7 +119,7 @@ def panel_hw(hw: HW, count: int, width: int, *, bar: bool) -> HW:
 
 
 def side_by_side(
-    panels: Sequence[np.ndarray], captions: Sequence[str], bar: tuple[ColourRange, str] | None = None, width: int = 1920
+    panels: Sequence[np.ndarray], captions: Sequence[str], bar: tuple[ColorRange, str] | None = None, width: int = 1920
 ) -> np.ndarray:
     """`panels` (H, W, 3 each, one size), e.g. picture, before and after, each under its caption.
 
@@ -134,7 +134,7 @@ def side_by_side(
         cells.append(below([_caption(text, picture.shape[1]), picture]))
     result = below(cells, MARGIN // 2) if _stacked(hw) else _beside(cells, MARGIN)
     if bar:
-        result = _beside([result, colour_bar(*bar, result.shape[0])])
+        result = _beside([result, color_bar(*bar, result.shape[0])])
     return _framed(result)
 
 

@@ -82,7 +82,7 @@ def bench(room: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def _quick(config: Any) -> Any:
-    return config.__class__(**{**vars(config), "steps": 20, "equal_time": False, "validations": 4})
+    return config.__class__(**{**vars(config), "steps": 20, "match_time_budget": False, "num_validations": 4})
 
 
 # --------------------------------------------------------------------------------------- a run

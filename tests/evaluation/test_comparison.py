@@ -11,7 +11,7 @@ import pytest
 
 from sfmttr.config import SplitConfig
 from sfmttr.errors import DepthKindError, GroundTruthError
-from sfmttr.evaluation.comparison import Column, Comparison, compare_at_points, compare_with_truth
+from sfmttr.evaluation.comparison import Column, Comparison, compare_at_points, compare_with_ground_truth
 from sfmttr.evaluation.ground_truth import GroundTruth, match_ground_truth
 from sfmttr.evaluation.metrics import apply_protocol, depth_metrics, protocol
 from sfmttr.refinement.observations import Observations, observe
@@ -67,7 +67,7 @@ def test_no_points_no_comparison(room: RenderedClip, observations: Observations)
 
 
 def test_truth_takes_out_scale_by_frame(room: RenderedClip, truth: GroundTruth) -> None:
-    found = compare_with_truth(maps(room), KIND, truth, protocol("plain"))
+    found = compare_with_ground_truth(maps(room), KIND, truth, protocol("plain"))
     assert found is not None
     for errors in found.columns.values():
         assert errors.overall.abs_rel < 0.001
@@ -78,7 +78,7 @@ def test_truth_is_the_mean_over_frames(room: RenderedClip, truth: GroundTruth) -
     rng = np.random.default_rng(0)
     values = room.depth * rng.uniform(0.8, 1.2, room.depth.shape).astype(np.float32)
     rules = protocol("indoor")
-    found = compare_with_truth({Column.BEFORE: values}, KIND, truth, rules)
+    found = compare_with_ground_truth({Column.BEFORE: values}, KIND, truth, rules)
     each = [apply_protocol(d, KIND, truth.read(i), rules) for i, d in enumerate(values)]
     expected = np.mean([depth_metrics(pair.predicted, pair.true).rmse for pair in each])
     assert found is not None
@@ -86,7 +86,7 @@ def test_truth_is_the_mean_over_frames(room: RenderedClip, truth: GroundTruth) -
 
 
 def test_distance_ranges_are_the_protocols(room: RenderedClip, truth: GroundTruth) -> None:
-    found = compare_with_truth(maps(room), KIND, truth, protocol("indoor"))
+    found = compare_with_ground_truth(maps(room), KIND, truth, protocol("indoor"))
     assert found is not None
     parts = found.columns[Column.AFTER].by_distance
     assert [part.near for part in parts] == [0, 1, 2, 3, 5]
@@ -98,36 +98,36 @@ def test_distance_ranges_are_the_protocols(room: RenderedClip, truth: GroundTrut
 
 def test_only_the_frames_asked_for(room: RenderedClip, truth: GroundTruth) -> None:
     chosen = np.arange(len(room)) == 4
-    found = compare_with_truth(maps(room), KIND, truth, protocol("plain"), chosen)
+    found = compare_with_ground_truth(maps(room), KIND, truth, protocol("plain"), chosen)
     assert found is not None
     assert found.columns[Column.AFTER].overall.count == room.depth[4].size
     assert "(1 frames)" in found.protocol
-    assert compare_with_truth(maps(room), KIND, truth, protocol("plain"), np.zeros(len(room), bool)) is None
+    assert compare_with_ground_truth(maps(room), KIND, truth, protocol("plain"), np.zeros(len(room), bool)) is None
 
 
 def test_frames_without_truth_do_not_count(room: RenderedClip, truth: GroundTruth) -> None:
     few = replace(truth, files={i: truth.files[i] for i in (1, 5)})
-    found = compare_with_truth(maps(room), KIND, few, protocol("plain"))
+    found = compare_with_ground_truth(maps(room), KIND, few, protocol("plain"))
     assert found is not None
     assert found.columns[Column.BEFORE].overall.count == 2 * room.depth[0].size
 
 
 def test_truth_of_another_size_is_met_by_resizing(room: RenderedClip, truth: GroundTruth) -> None:
     small = {Column.BEFORE: room.depth[:, ::2, ::2]}
-    found = compare_with_truth(small, KIND, truth, protocol("plain"))
+    found = compare_with_ground_truth(small, KIND, truth, protocol("plain"))
     assert found is not None
     assert found.columns[Column.BEFORE].overall.count == room.depth.size
 
 
 def test_no_unit_no_unscaled_comparison(room: RenderedClip, truth: GroundTruth) -> None:
     with pytest.raises(DepthKindError, match="median scaling"):
-        compare_with_truth(maps(room), KIND, truth, protocol("plain", median_scaling=False))
+        compare_with_ground_truth(maps(room), KIND, truth, protocol("plain", median_scaling=False))
 
 
 def test_truth_without_any_depth(tmp_path: Path, room: RenderedClip, room_frames: FrameSet) -> None:
     empty = write_ground_truth(replace(room, depth=0 * room.depth), tmp_path / "empty")
     with pytest.raises(GroundTruthError, match="no positive depth"):
-        compare_with_truth(maps(room), KIND, match_ground_truth(room_frames, empty, 1000), protocol("plain"))
+        compare_with_ground_truth(maps(room), KIND, match_ground_truth(room_frames, empty, 1000), protocol("plain"))
 
 
 def test_json_holds_every_measure_of_every_column(room: RenderedClip, observations: Observations) -> None:

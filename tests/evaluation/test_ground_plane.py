@@ -7,7 +7,7 @@ import pytest
 
 from sfmttr.errors import AlignmentError
 from sfmttr.evaluation.ground_plane import camera_height, height_above_ground
-from sfmttr.geometry import pixel_centres
+from sfmttr.geometry import pixel_centers
 from sfmttr.types import Camera
 
 CAMERA = Camera((120, 160), 130.0, 130.0, 80.0, 60.0)
@@ -17,7 +17,7 @@ def ground(height: float, pitch_deg: float = 0.0, roll_deg: float = 0.0, far: fl
     """(120, 160) depth of a plane `height` below the camera, cut off at `far`."""
     pitch, roll = np.radians(pitch_deg), np.radians(roll_deg)
     normal = np.array([np.sin(roll) * np.cos(pitch), np.cos(roll) * np.cos(pitch), np.sin(pitch)])
-    rays = (pixel_centres(CAMERA.hw) - [CAMERA.cx, CAMERA.cy]) / [CAMERA.fx, CAMERA.fy]
+    rays = (pixel_centers(CAMERA.hw) - [CAMERA.cx, CAMERA.cy]) / [CAMERA.fx, CAMERA.fy]
     facing = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) @ normal
     depth = np.where(facing > height / far, height / np.maximum(facing, 1e-9), far)
     return depth.reshape(CAMERA.hw).astype(np.float32)

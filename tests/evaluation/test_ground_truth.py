@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sfmttr.errors import GroundTruthError
-from sfmttr.evaluation.ground_truth import beside, match_ground_truth
+from sfmttr.evaluation.ground_truth import find_companion_ground_truth, match_ground_truth
 from sfmttr.io.depth_files import PngScale, write_depth_png
 from sfmttr.types import Depth, DepthKind, FrameSet
 
@@ -93,13 +93,13 @@ def test_files_that_state_no_scale_are_in_millimetres(tmp_path: Path) -> None:
 
 def test_truth_beside_a_clip_is_found_by_name(tmp_path: Path) -> None:
     write(tmp_path / "street.depth", "0.png")
-    found = beside(tmp_path / "street.mp4")
+    found = find_companion_ground_truth(tmp_path / "street.mp4")
     assert found is not None
     assert (found.folder, found.scale, found.protocol) == (tmp_path / "street.depth", None, "plain")
-    assert beside(tmp_path / "street2.mp4") is None
+    assert find_companion_ground_truth(tmp_path / "street2.mp4") is None
     (tmp_path / "v1.2").mkdir()
     write(tmp_path / "v1.2.depth", "0.png")
-    found = beside(tmp_path / "v1.2")
+    found = find_companion_ground_truth(tmp_path / "v1.2")
     assert found is not None, "a folder's name has no suffix to take off"
     assert found.folder.name == "v1.2.depth"
 

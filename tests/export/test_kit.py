@@ -159,7 +159,7 @@ def test_resizing_stays_off_webgpu(kit: Path, content: dict[str, Any]) -> None:
 
 def test_colours_are_the_run_s(content: dict[str, Any], exported: Exported) -> None:
     maps = [read_maps(exported.run / "depth" / f"{name}.npz") for name in ("before", "after")]
-    colours = colormap.colour_range(frame for values in maps for frame in values)
+    colours = colormap.color_range(frame for values in maps for frame in values)
     assert content["colour_range"] == pytest.approx({"near": colours.near, "far": colours.far})
     assert 65535 / content["png_steps_per_unit"] > maps[1].max() * 2
 

@@ -100,7 +100,7 @@ def test_colours_are_those_of_the_run(infer: Infer, kit: Path, photo: Path, tmp_
     assert infer(photo, "--formats", "npz,colour") == 0
     colours = json.loads((kit / "kit.json").read_text(encoding="utf-8"))["colour_range"]
     depth, _ = read_depth_npz(tmp_path / "out" / "npz" / "photo.npz")
-    expected = colormap.colourise(depth.values, colormap.ColourRange(colours["near"], colours["far"]))
+    expected = colormap.colorize(depth.values, colormap.ColorRange(colours["near"], colours["far"]))
     found = np.asarray(Image.open(tmp_path / "out" / "coloured" / "photo.png"))
     np.testing.assert_allclose(found, expected.astype(int), atol=1)
     assert not (tmp_path / "out" / "depth").exists()
@@ -117,7 +117,7 @@ def test_range_and_variant_are_taken(infer: Infer, kit: Path, photo: Path, tmp_p
     depth = OnnxDepth(kit / "models" / "depth-int8.onnx").predict(np.asarray(Image.open(photo)))
     stored, _ = read_depth_npz(tmp_path / "out" / "npz" / "photo.npz")
     np.testing.assert_array_equal(stored.values, depth)
-    expected = colormap.colourise(depth, colormap.ColourRange(1.0, 2.0))
+    expected = colormap.colorize(depth, colormap.ColorRange(1.0, 2.0))
     found = np.asarray(Image.open(tmp_path / "out" / "coloured" / "photo.png"))
     np.testing.assert_allclose(found, expected.astype(int), atol=1)
 

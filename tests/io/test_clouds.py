@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from sfmttr.errors import DepthKindError
-from sfmttr.geometry import pixel_centres, transform, unproject
+from sfmttr.geometry import pixel_centers, transform, unproject
 from sfmttr.io.clouds import CloudConfig, PointCloud, PosedDepth, cloud_from_depth, step_mask, surface_mask, write_ply
 from sfmttr.io.meshes import FRUSTUM_FACES, frusta, gltf_from_world, mesh_from_depth, write_glb
 from sfmttr.types import Camera, Depth, DepthKind, SparseView
@@ -35,7 +35,7 @@ def _view(frame=0, pose=None, depth=()):
 def _plane_frame(frame=0, pose=None, scale=1.0):
     """A frame that sees the plane, with depth in units of which `1 / scale` make an SfM unit."""
     view = _view(frame, pose)
-    rays = unproject(CAMERA, pixel_centres(HW), np.ones(HW[0] * HW[1]))
+    rays = unproject(CAMERA, pixel_centers(HW), np.ones(HW[0] * HW[1]))
     rotation, shift = view.cam_from_world[:3, :3], view.cam_from_world[:3, 3]
     normal = rotation @ NORMAL
     depth = (OFFSET + normal @ shift) / (rays @ normal)

@@ -271,7 +271,7 @@ def test_tune_on_limits_what_is_learnt(tiny: KittiSfm, folders: KittiFolders, tm
         frames_of.append({target.frame for target in (*refinement._train, *refinement._validation)})
 
     names = (frame_name(2), frame_name(7))
-    config = RunConfig(network=TINY, steps=2, device="cpu", tune_on=names, objective=Objective.SFM)
+    config = RunConfig(network=TINY, steps=2, device="cpu", train_frames=names, objective=Objective.SFM)
     pipeline.run(folders.pictures(), tmp_path / "run", config, on_step=note)
     assert frames_of[0] == {2, 7}
 

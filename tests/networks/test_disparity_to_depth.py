@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfmttr import networks
-from sfmttr.config import RECIPES, AlignConfig, LossForm, OutputConfig, Preset, RunConfig, TruthConfig, VideoConfig
+from sfmttr.config import (
+    RECIPES,
+    AlignConfig,
+    GroundTruthConfig,
+    LossForm,
+    OutputConfig,
+    Preset,
+    RunConfig,
+    VideoConfig,
+)
 from sfmttr.errors import AlignmentError
 from sfmttr.evaluation.comparison import Column
 from sfmttr.io import depth_maps
@@ -62,7 +71,7 @@ def test_inverse_depth_is_guarded_when_nothing_is_near() -> None:
 
 def test_losses_of_inverse_depth() -> None:
     depth, reference, weight = torch.tensor([2.0, 4.0]), torch.tensor([4.0, 2.0]), torch.tensor([1.0, 0.5])
-    loss = {form: float(point_loss(depth, reference, weight, form, of_inverse=True)) for form in LossForm}
+    loss = {form: float(point_loss(depth, reference, weight, form, in_inverse_depth=True)) for form in LossForm}
     assert loss[LossForm.ABSOLUTE] == pytest.approx((0.25 + 0.5 * 0.25) / 2)
     assert loss[LossForm.RELATIVE] == pytest.approx((1.0 + 0.5 * 0.5) / 2)
     assert loss[LossForm.LOG] == pytest.approx(float(point_loss(depth, reference, weight, LossForm.LOG)))
@@ -123,7 +132,7 @@ def test_scaling_the_reconstruction_changes_nothing_but_the_scale() -> None:
 def test_relaxed_inliers_are_judged_in_inverse_depth() -> None:
     z, d = np.array([10.0, 10.0, 10.0, 10.0]), np.array([19.0, 21.0, 7.0, 6.5])
     # Inverse depths relative to 1 / 10: 0.53, 0.48, 1.43, 1.54
-    found = relaxed_inliers(z, d, 1.0, AlignConfig(), of_inverse=True)
+    found = relaxed_inliers(z, d, 1.0, AlignConfig(), in_inverse_depth=True)
     np.testing.assert_array_equal(found, [True, False, True, False])
 
 
@@ -231,7 +240,7 @@ def oracle_run(room: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         device="cpu",
         video=VideoConfig(duplicate_threshold=0.0),
         output=OutputConfig(pictures=False, clouds=False),
-        truth=TruthConfig(tmp_path / "truth"),
+        ground_truth=GroundTruthConfig(tmp_path / "truth"),
     )
 
     def run(error: float, **changes: Any) -> dict[str, Any]:
@@ -279,7 +288,7 @@ def test_what_a_run_leaves_behind_gives_depth_again(oracle_run: Any, room: Rende
     said = depth_maps.read_maps(folder / "depth" / "disparity.npz")
     inverse = InverseDepth(report["alignment"]["shift"], float(network.floor))
     np.testing.assert_allclose(stored, report["alignment"]["network_scale"] * inverse.depth(said), rtol=1e-5)
-    evaluated = evaluate_run(folder, TruthConfig(folder.parent / "truth")).comparisons["ground_truth"].to_json()
+    evaluated = evaluate_run(folder, GroundTruthConfig(folder.parent / "truth")).comparisons["ground_truth"].to_json()
     assert evaluated == json.loads(json.dumps(report["comparison"]["ground_truth"]))
 
 

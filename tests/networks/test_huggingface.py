@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from export.exporter import ExportConfig, export_run
 from export.spec import Variant
 from sfmttr import networks
-from sfmttr.config import OutputConfig, RunConfig, Trained, TruthConfig, VideoConfig
+from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, Trained, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
 from sfmttr.networks import registry
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.huggingface.adapter import Reading
 from sfmttr.networks.huggingface.model_id import HubName, is_hub_name
-from sfmttr.refinement.loop import trained_parameters
+from sfmttr.refinement.loop import trainable_parameters
 from sfmttr.run import pipeline
 from sfmttr.run.finished import FinishedRun
 from sfmttr.types import DepthKind
@@ -91,7 +91,7 @@ def test_gradients_reach_the_encoder_and_nothing_else_is_of_it(
         "backbone",  # its mask token
         "depth_pro",  # its neck
     }
-    assert len(trained_parameters(network, Trained.DECODER)) + len(encoder) == len(list(network.named_parameters()))
+    assert len(trainable_parameters(network, Trained.DECODER)) + len(encoder) == len(list(network.named_parameters()))
 
 
 @every_model
@@ -406,7 +406,7 @@ def test_from_a_clip_to_a_verified_file(
         device="cpu",
         video=VideoConfig(duplicate_threshold=0.0),
         output=OutputConfig(pictures=False, clouds=False),
-        truth=TruthConfig(truth),
+        ground_truth=GroundTruthConfig(truth),
     )
     result = pipeline.run(tmp_path / "clip", run, config)
     assert result.refined is not None
@@ -463,7 +463,7 @@ def test_the_encoder_s_features_are_kept_while_the_decoder_is_trained(
     sum(each.sum() for each in network.early_features(network.prepare(room.rgb[0]))).backward()  # type: ignore[union-attr]
     used = {name for name, value in network.named_parameters() if value.grad is not None}
     assert used == {name for name, _ in network.early_parameters()}
-    assert used.isdisjoint(trained_parameters(network, Trained.DECODER))
+    assert used.isdisjoint(trainable_parameters(network, Trained.DECODER))
 
 
 def test_other_backbones_are_taken_as_a_whole(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sfmttr.config import Trained
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.lora import add_low_rank
-from sfmttr.refinement.loop import trained_parameters
+from sfmttr.refinement.loop import trainable_parameters
 from sfmttr.types import DepthKind
 
 WIDTH, BLOCKS, HW = 96, 4, (140, 196)
@@ -70,7 +70,7 @@ class Kept:
 def step(network: adapter.HubNetwork, trained: Trained) -> tuple[dict[str, Tensor], Tensor, int]:
     """Gradients by name, the output, and the bytes kept for them."""
     network = copy.deepcopy(network)
-    moving = set(trained_parameters(network, trained))  # type: ignore[arg-type]
+    moving = set(trainable_parameters(network, trained))  # type: ignore[arg-type]
     if trained is Trained.LORA:
         moving = set(add_low_rank(network, moving, 4, 0))
     for name, value in network.named_parameters():

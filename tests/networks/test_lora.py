@@ -30,7 +30,7 @@ from tools.synthetic import RenderedClip
 
 CPU = choose_compute("cpu")
 RECIPE = RECIPES[Preset.FAST]
-QUICK = replace(RECIPE.refine, steps=9, validations=3, trained=Trained.LORA, learning_rate=3e-3, lora_rank=2)
+QUICK = replace(RECIPE.refine, steps=9, num_validations=3, trained=Trained.LORA, learning_rate=3e-3, lora_rank=2)
 
 
 # ------------------------------------------------------------------------------------------ layers

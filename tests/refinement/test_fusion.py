@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sfmttr.config import FuseConfig, SplitConfig
-from sfmttr.geometry import grid_from_pixels, pixel_centres, resize_numpy, sample_numpy
+from sfmttr.geometry import grid_from_pixels, pixel_centers, resize_numpy, sample_numpy
 from sfmttr.refinement.fusion import fuse, fuse_clip, fusion_hw, log_correction
 from sfmttr.refinement.observations import observe
 from sfmttr.types import FrameSet
@@ -18,7 +18,7 @@ from tools.synthetic import RenderedClip
 HW = (48, 64)
 CONFIG = FuseConfig()
 NARROW = FuseConfig(sigmas=(2 / 64,))
-DENSE = grid_from_pixels(pixel_centres(HW), HW)
+DENSE = grid_from_pixels(pixel_centers(HW), HW)
 
 
 def depth(seed: int = 0) -> np.ndarray:

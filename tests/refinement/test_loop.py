@@ -21,11 +21,11 @@ from sfmttr.refinement.alignment import align
 from sfmttr.refinement.loop import (
     Refinement,
     RefineResult,
-    keeps_early,
+    can_cache_early,
     learning_rate_factor,
     point_loss,
-    trained_parameters,
-    training_of,
+    resolve_training,
+    trainable_parameters,
     validation_steps,
 )
 from sfmttr.refinement.observations import Observations, observe, sample_at
@@ -37,7 +37,7 @@ from tools.synthetic import RenderedClip
 
 CPU = choose_compute("cpu")
 RECIPE = RECIPES[Preset.DEFAULT]
-QUICK = replace(RECIPE.refine, steps=24, validations=4, learning_rate=3e-3)
+QUICK = replace(RECIPE.refine, steps=24, num_validations=4, learning_rate=3e-3)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def test_early_features_that_are_known_are_not_computed_again(case: Case, monkey
 def test_early_features_are_kept_where_the_early_part_stays(case: Case) -> None:
     for trained in Trained:
         moves = trained in (Trained.ALL, Trained.ENCODER, Trained.LORA)
-        assert keeps_early(case.network, replace(QUICK, trained=trained)) is not moves, trained
+        assert can_cache_early(case.network, replace(QUICK, trained=trained)) is not moves, trained
 
 
 @pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])
@@ -187,10 +187,10 @@ def test_frames_of_a_step_together_or_one_by_one_are_the_same(
 def test_a_step_of_several_frames_is_larger_by_the_root_of_their_number(case: Case) -> None:
     own = replace(QUICK, learning_rate=None, frames_per_step=1)
     (first, *_) = case.network.trainings
-    assert training_of(own, case.network) == first
-    assert training_of(replace(own, frames_per_step=4), case.network).learning_rate == 2 * first.learning_rate
+    assert resolve_training(own, case.network) == first
+    assert resolve_training(replace(own, frames_per_step=4), case.network).learning_rate == 2 * first.learning_rate
     asked_for = replace(own, frames_per_step=4, learning_rate=1e-5)
-    assert training_of(asked_for, case.network).learning_rate == 1e-5
+    assert resolve_training(asked_for, case.network).learning_rate == 1e-5
 
 
 def test_statistics_of_batch_norm_never_move(case: Case, refined: RefineResult) -> None:
@@ -267,7 +267,7 @@ def test_a_network_without_such_parameters_is_refused(case: Case) -> None:
             return iter(())
 
     with pytest.raises(NetworkError, match="no encoder parameters"):
-        trained_parameters(NoEncoder(), Trained.ENCODER)
+        trainable_parameters(NoEncoder(), Trained.ENCODER)
 
 
 @pytest.mark.parametrize("without", ["train", "validation"])
@@ -287,9 +287,9 @@ def test_points_of_no_weight_cannot_choose_a_step(case: Case) -> None:
 
 
 def test_validation_steps_are_even_and_end_with_the_last() -> None:
-    assert validation_steps(RefineConfig(steps=200, validations=5)) == {40, 80, 120, 160, 200}
-    assert validation_steps(RefineConfig(steps=3, validations=5)) == {1, 2, 3}
-    assert validation_steps(RefineConfig(steps=100, validations=0)) == {100}
+    assert validation_steps(RefineConfig(steps=200, num_validations=5)) == {40, 80, 120, 160, 200}
+    assert validation_steps(RefineConfig(steps=3, num_validations=5)) == {1, 2, 3}
+    assert validation_steps(RefineConfig(steps=100, num_validations=0)) == {100}
 
 
 def test_constant_rate() -> None:

@@ -120,14 +120,14 @@ def test_what_moves_with_the_camera_is_left_out() -> None:
 
 
 def test_pixels_that_leave_the_source_frame_do_not_count() -> None:
-    error = wall().moved_error(0, depth_of(PLANE_DEPTH))
+    error = wall().reprojection_error(0, depth_of(PLANE_DEPTH))
     first = SHIFT_PX + 1  # windows of SSIM reach one pixel out
     assert torch.isinf(error[:, :first]).all(), "the camera went right: what is left of it is gone"
     assert float(error[:, first:].max()) < 1e-5
 
 
 def test_the_better_source_frame_is_believed() -> None:
-    error = wall((1, -1)).moved_error(0, depth_of(PLANE_DEPTH))
+    error = wall((1, -1)).reprojection_error(0, depth_of(PLANE_DEPTH))
     assert torch.isfinite(error).all(), "what leaves one side is still seen from the other"
     assert float(error.max()) < 1e-5
 
@@ -141,10 +141,10 @@ def test_places_behind_the_source_camera_do_not_count() -> None:
 
 
 def test_depth_that_is_not_the_networks_own_does_not_count() -> None:
-    loss, believed = wall(), np.zeros(HW, bool)
-    believed[:, 20:] = True
+    loss, valid_mask = wall(), np.zeros(HW, bool)
+    valid_mask[:, 20:] = True
     depth = depth_of(0.9 * PLANE_DEPTH)
-    PhotometricLoss(loss._images, loss._views, CONFIG, believed)(0, depth).backward()
+    PhotometricLoss(loss._images, loss._views, CONFIG, valid_mask)(0, depth).backward()
     assert depth.grad is not None
     assert not depth.grad[0, :, :19].any(), "windows of SSIM reach one pixel out"
     assert depth.grad[0, :, 20:].any()
@@ -187,8 +187,8 @@ def test_sources_are_the_neighbours_in_network_units(room: RenderedClip, room_fr
     np.testing.assert_allclose(source.source_from_target[:3, 3], 3.0 * expected[:3, 3], atol=1e-9)
 
 
-def test_frames_left_out_are_no_sources(room: RenderedClip, room_frames: FrameSet) -> None:
-    views = photometric_views(sparse_model_from_truth(room, room_frames), 1.0, left_out={4, 5})
+def test_num_excluded_frames_are_no_sources(room: RenderedClip, room_frames: FrameSet) -> None:
+    views = photometric_views(sparse_model_from_truth(room, room_frames), 1.0, excluded_frames={4, 5})
     used = {source.frame for view in views.values() for source in view.sources}
     assert used.isdisjoint({4, 5})
     assert set(views).isdisjoint({4, 5})

@@ -15,10 +15,10 @@ from sfmttr.refinement.loop import point_loss
 from sfmttr.refinement.observations import (
     Observations,
     Split,
-    carried,
     held_out_frames,
-    merged,
+    merge_observations,
     observe,
+    propagate_observations,
     relative_sigma,
     sample_at,
     split_points,
@@ -65,7 +65,7 @@ def without(observations: Observations, frame: int) -> Observations:
 def test_a_point_is_carried_to_where_it_was_not_found(model: SparseModel) -> None:
     truth = observed(model, SplitConfig())
     missing = truth.where(truth.frame == 5)
-    more = carried(model, without(truth, 5), 12, (96, 128), 1)
+    more = propagate_observations(model, without(truth, 5), 12, (96, 128), 1)
     here = more.where(more.frame == 5)
     rows = {int(point): row for row, point in enumerate(here.point)}
     both = [(row, rows[int(point)]) for row, point in enumerate(missing.point) if int(point) in rows]
@@ -79,11 +79,11 @@ def test_a_point_is_carried_to_where_it_was_not_found(model: SparseModel) -> Non
 
 def test_carrying_reaches_so_far_and_adds_no_row_twice(model: SparseModel) -> None:
     o = observed(model, SplitConfig())
-    assert len(carried(model, o, 12, (96, 128), 0)) == 0
+    assert len(propagate_observations(model, o, 12, (96, 128), 0)) == 0
     found = set(zip(o.frame.tolist(), o.point.tolist(), strict=True))
     counts = []
     for reach in (1, 2, 50):
-        more = carried(model, o, 12, (96, 128), reach)
+        more = propagate_observations(model, o, 12, (96, 128), reach)
         pairs = list(zip(more.frame.tolist(), more.point.tolist(), strict=True))
         assert len(set(pairs)) == len(pairs)
         assert found.isdisjoint(pairs)
@@ -95,9 +95,9 @@ def test_carrying_reaches_so_far_and_adds_no_row_twice(model: SparseModel) -> No
     assert counts[0] < counts[1] <= counts[2]
 
 
-def test_frames_left_out_neither_give_nor_get(model: SparseModel) -> None:
+def test_num_excluded_frames_neither_give_nor_get(model: SparseModel) -> None:
     o = observed(model)
-    more = carried(model, o, 12, (96, 128), 2)
+    more = propagate_observations(model, o, 12, (96, 128), 2)
     assert len(more)
     assert not held_out_frames(12, 3)[more.frame].any()
     elsewhere = np.unique(o.point[~o.frame_held_out])
@@ -106,8 +106,8 @@ def test_frames_left_out_neither_give_nor_get(model: SparseModel) -> None:
 
 def test_merged_rows_are_sorted_and_all_there(model: SparseModel) -> None:
     o = observed(model)
-    more = carried(model, o, 12, (96, 128), 1)
-    both = merged(o, more)
+    more = propagate_observations(model, o, 12, (96, 128), 1)
+    both = merge_observations(o, more)
     assert len(both) == len(o) + len(more)
     assert (np.diff(both.frame) >= 0).all()
     assert both.z.sum(dtype=np.float64) == pytest.approx(o.z.sum(dtype=np.float64) + more.z.sum(dtype=np.float64))
@@ -222,24 +222,26 @@ def test_reliable_by_the_reconstructions_word_alone() -> None:
 
 def test_healthy_reconstructions_keep_what_is_relaxed() -> None:
     relaxed = np.array([True, False, True, True])
-    selection = select(few(), relaxed, {0: 5.0}, doubtful=False, own_word=False)
-    np.testing.assert_array_equal(selection.keep, relaxed)
-    assert (selection.frames_left_out, selection.tracks_left_out) == (0, 0)
+    selection = select(few(), relaxed, {0: 5.0}, low_confidence=False, keep_reliable_outliers=False)
+    np.testing.assert_array_equal(selection.mask, relaxed)
+    assert (selection.num_excluded_frames, selection.num_excluded_tracks) == (0, 0)
 
 
 def test_doubtful_tracks_go_when_most_of_them_is_rejected() -> None:
     rows = few(6, point=[0, 0, 0, 1, 1, 2])
     relaxed = np.array([False, False, True, False, True, True])
-    selection = select(rows, relaxed, {0: 1.0}, doubtful=True, own_word=False)
-    assert selection.keep.tolist() == [False, False, False, False, True, True]  # a half is not most
-    assert selection.tracks_left_out == 1
+    selection = select(rows, relaxed, {0: 1.0}, low_confidence=True, keep_reliable_outliers=False)
+    assert selection.mask.tolist() == [False, False, False, False, True, True]  # a half is not most
+    assert selection.num_excluded_tracks == 1
 
 
 def test_doubtful_frames_go_when_their_scale_is_off_by_two() -> None:
     rows = few(5, frame=[0, 1, 2, 3, 4])
-    selection = select(rows, np.ones(5, bool), {0: 1.0, 1: 2.1, 2: 0.45, 3: 1.9}, doubtful=True, own_word=False)
-    assert selection.keep.tolist() == [True, False, False, True, True]
-    assert selection.frames_left_out == 2
+    selection = select(
+        rows, np.ones(5, bool), {0: 1.0, 1: 2.1, 2: 0.45, 3: 1.9}, low_confidence=True, keep_reliable_outliers=False
+    )
+    assert selection.mask.tolist() == [True, False, False, True, True]
+    assert selection.num_excluded_frames == 2
 
 
 def test_splits_are_numbered_as_stored() -> None:
@@ -249,11 +251,11 @@ def test_splits_are_numbered_as_stored() -> None:
 def test_own_word_keeps_reliable_points_that_the_network_rejects() -> None:
     rows = few(relative_sigma=[0.01, 0.2, 0.01, 0.01])
     none = np.zeros(len(rows), bool)
-    kept = select(rows, none, {}, doubtful=False, own_word=True).keep
+    kept = select(rows, none, {}, low_confidence=False, keep_reliable_outliers=True).keep
     np.testing.assert_array_equal(kept, rows.reliable)
     assert kept.any()
     assert not kept.all()
-    assert not select(rows, none, {}, doubtful=True, own_word=True).keep.any()
+    assert not select(rows, none, {}, low_confidence=True, keep_reliable_outliers=True).keep.any()
 
 
 def dense_case() -> tuple[Targets, np.ndarray]:

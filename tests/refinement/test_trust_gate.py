@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sfmttr.refinement.alignment import Agreement
-from sfmttr.refinement.trust_gate import THRESHOLD, agreement_score, judge
+from sfmttr.refinement.alignment import Consistency
+from sfmttr.refinement.trust_gate import THRESHOLD, consistency_score, evaluate_trust
 from sfmttr.sfm.health import HealthFigures, health_score
 from sfmttr.types import SfmHealth
 from tests.support.fakes import health
@@ -23,8 +23,8 @@ MEASURED = {
 }
 
 
-def agreed(relaxed: float, correlation: float, spread: float) -> Agreement:
-    return Agreement(relaxed, correlation, spread, np.arange(3), np.ones(3))
+def agreed(relaxed: float, correlation: float, spread: float) -> Consistency:
+    return Consistency(relaxed, correlation, spread, np.arange(3), np.ones(3))
 
 
 def card(figures: tuple[float, float, float]) -> SfmHealth:
@@ -34,7 +34,7 @@ def card(figures: tuple[float, float, float]) -> SfmHealth:
 
 @pytest.mark.parametrize(("agreement", "figures", "refine"), MEASURED.values(), ids=MEASURED)
 def test_measured_clips(agreement: tuple, figures: tuple, refine: bool) -> None:  # type: ignore[type-arg]
-    trust = judge(card(figures), agreed(*agreement))
+    trust = evaluate_trust(card(figures), agreed(*agreement))
     assert trust.trusted is refine
     assert (trust.statement == "") is refine
 
@@ -43,28 +43,28 @@ POOR, GOOD = agreed(0.3, 0.0, 0.7), agreed(0.9, 0.9, 0.05)
 
 
 @pytest.mark.parametrize(("score", "agreement", "open_"), [(0.2, POOR, False), (0.9, POOR, True), (0.2, GOOD, True)])
-def test_it_takes_both_signs_to_close_the_gate(score: float, agreement: Agreement, open_: bool) -> None:
-    assert judge(health(score), agreement).trusted is open_
+def test_it_takes_both_signs_to_close_the_gate(score: float, agreement: Consistency, open_: bool) -> None:
+    assert evaluate_trust(health(score), agreement).trusted is open_
 
 
 def test_border_is_open() -> None:
-    assert judge(health(THRESHOLD), POOR).trusted
-    assert not judge(health(np.nextafter(THRESHOLD, 0)), POOR).trusted
+    assert evaluate_trust(health(THRESHOLD), POOR).trusted
+    assert not evaluate_trust(health(np.nextafter(THRESHOLD, 0)), POOR).trusted
 
 
 def test_statement_says_what_was_seen_and_what_helps() -> None:
-    statement = judge(health(0.2), POOR).statement
+    statement = evaluate_trust(health(0.2), POOR).statement
     assert "the camera seems to move in jumps" in statement
     assert "--force" in statement
     assert "intrinsics" in statement
 
 
 def test_agreement_is_a_share() -> None:
-    assert agreement_score(agreed(1.0, 1.0, 0.0)) == 1
-    assert agreement_score(agreed(0.0, -1.0, float("inf"))) == 0
-    assert agreement_score(agreed(0.75, 0.65, 0.20)) == pytest.approx(0.5)
+    assert consistency_score(agreed(1.0, 1.0, 0.0)) == 1
+    assert consistency_score(agreed(0.0, -1.0, float("inf"))) == 0
+    assert consistency_score(agreed(0.75, 0.65, 0.20)) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("poor", [agreed(0.3, 1.0, 0.0), agreed(1.0, 0.0, 0.0), agreed(1.0, 1.0, 0.7)])
-def test_one_poor_figure_is_disagreement(poor: Agreement) -> None:
-    assert agreement_score(poor) == 0
+def test_one_poor_figure_is_disagreement(poor: Consistency) -> None:
+    assert consistency_score(poor) == 0

@@ -16,9 +16,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sfmttr.config import RECIPES, Preset, SfmConfig, SplitConfig
-from sfmttr.refinement.alignment import agreement, align
+from sfmttr.refinement.alignment import align, measure_consistency
 from sfmttr.refinement.observations import observe, sample_at
-from sfmttr.refinement.trust_gate import THRESHOLD, Trust, judge
+from sfmttr.refinement.trust_gate import THRESHOLD, Trust, evaluate_trust
 from sfmttr.sfm import reconstruction
 from sfmttr.types import FrameSet, NoModel, SparseModel
 from tools.synthetic import RenderedClip, render_room, render_rotation, render_street, render_traffic, write_frames
@@ -80,7 +80,7 @@ def fitting(clip: RenderedClip) -> np.ndarray:
     return (2.5 * clip.depth * smooth_log_error(clip, 0.1)).astype(np.float32)
 
 
-def far_from_domain(clip: RenderedClip) -> np.ndarray:
+def out_of_domain(clip: RenderedClip) -> np.ndarray:
     """What a network would give that has never seen such scenes: depth that has nothing to do with them."""
     return (10 * smooth_log_error(clip, 0.5)).astype(np.float32)
 
@@ -92,8 +92,8 @@ def trust_in(made: Reconstructed, maps: np.ndarray) -> Trust:
     d = sample_at(maps, observations)
     rows = observations.trainable
     alignment = align(observations.z[rows], d[rows], RECIPES[Preset.DEFAULT].align, rng)
-    agreed = agreement(observations.frame[rows], observations.z[rows], d[rows], alignment)
-    return judge(made.model.health, agreed)
+    agreed = measure_consistency(observations.frame[rows], observations.z[rows], d[rows], alignment)
+    return evaluate_trust(made.model.health, agreed)
 
 
 @pytest.mark.parametrize("name", ["street", "room"])
@@ -104,7 +104,7 @@ def test_open_on_static_clips_with_a_network_that_fits(
     assert made.depth_error() < 0.03
     trust = trust_in(made, fitting(made.clip))
     assert trust.trusted
-    assert trust.agreement > 0.8
+    assert trust.consistency > 0.8
 
 
 @pytest.mark.parametrize("name", ["street", "room"])
@@ -112,15 +112,15 @@ def test_open_on_static_clips_with_a_network_far_from_its_domain(
     reconstructed: Callable[[str], Reconstructed], name: str
 ) -> None:
     made = reconstructed(name)
-    trust = trust_in(made, far_from_domain(made.clip))
+    trust = trust_in(made, out_of_domain(made.clip))
     assert trust.trusted
-    assert trust.agreement < THRESHOLD  # the network does disagree: it is the reconstruction that keeps the gate open
+    assert trust.consistency < THRESHOLD  # the network does disagree: it is the reconstruction that keeps the gate open
     assert trust.sfm_health > 0.7
     assert made.model.health.halves_disagreement is None  # nothing was in doubt, so nobody paid for it
 
 
 @pytest.mark.parametrize("name", ["traffic", "other traffic"])
-@pytest.mark.parametrize("network", [fitting, far_from_domain])
+@pytest.mark.parametrize("network", [fitting, out_of_domain])
 def test_closed_on_traffic_that_registers_and_is_wrong(
     reconstructed: Callable[[str], Reconstructed], name: str, network: Callable[[RenderedClip], np.ndarray]
 ) -> None:

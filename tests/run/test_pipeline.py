@@ -26,6 +26,7 @@ from sfmttr.api import refine_clip
 from sfmttr.config import (
     RECIPES,
     FuseConfig,
+    GroundTruthConfig,
     OutputConfig,
     Preset,
     Recipe,
@@ -33,7 +34,6 @@ from sfmttr.config import (
     SfmConfig,
     SplitConfig,
     Trained,
-    TruthConfig,
     VideoConfig,
 )
 from sfmttr.errors import Cancelled, RunFolderError, SfmttrError
@@ -101,7 +101,7 @@ class Bench:
         return set(STAGES) - done
 
     def truth(self, **changes: Any) -> RunConfig:
-        return replace(CONFIG, truth=TruthConfig(self.assets / "truth"), **changes)
+        return replace(CONFIG, ground_truth=GroundTruthConfig(self.assets / "truth"), **changes)
 
     def report(self) -> dict[str, Any]:
         return json.loads((self.out / "report.json").read_text())
@@ -161,12 +161,12 @@ def test_every_file_is_there(bench: Bench, room: RenderedClip) -> None:
 def test_coloured_depth_is_in_the_clip_s_colours(bench: Bench) -> None:
     result = bench.run(replace(CONFIG, output=OutputConfig(clouds=False)))
     maps = {name: depth_maps.read_maps(result.folder / "depth" / f"{name}.npz") for name in ("before", "after")}
-    colours = colormap.colour_range(frame for values in maps.values() for frame in values)
+    colours = colormap.color_range(frame for values in maps.values() for frame in values)
     with Image.open(result.folder / "coloured" / "refined" / "000002.png") as picture:
         shown = np.asarray(picture.convert("RGB"))
         assert picture.mode == "P"
     depth = resize_numpy(maps["after"][2], shown.shape[:2])
-    np.testing.assert_array_equal(shown, colormap.colourise(depth, colours))
+    np.testing.assert_array_equal(shown, colormap.colorize(depth, colours))
 
 
 def test_report_holds_every_key(finished: Bench) -> None:
@@ -606,7 +606,7 @@ def test_diverged_run_resumes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_evaluating_is_what_the_run_compared(finished: Bench) -> None:
-    evaluated = evaluate_run(finished.out, TruthConfig(finished.assets / "truth"))
+    evaluated = evaluate_run(finished.out, GroundTruthConfig(finished.assets / "truth"))
     compared = finished.report()["comparison"]
     stored = json.loads(evaluated.path.read_text())
     assert stored == {name: compared[name] for name in ("ground_truth", "ground_truth_held_out_frames")}
@@ -616,7 +616,7 @@ def test_evaluating_is_what_the_run_compared(finished: Bench) -> None:
 def test_a_run_that_was_not_refined_can_be_evaluated(bench: Bench) -> None:
     bench.sfm.found = False
     bench.run()
-    comparison = evaluate_run(bench.out, TruthConfig(bench.assets / "truth")).comparisons["ground_truth"]
+    comparison = evaluate_run(bench.out, GroundTruthConfig(bench.assets / "truth")).comparisons["ground_truth"]
     assert list(comparison.columns) == [Column.BEFORE]
 
 
@@ -624,7 +624,7 @@ def test_what_an_earlier_run_refined_is_not_evaluated(bench: Bench) -> None:
     bench.sfm.settings = CLOSED
     bench.run(replace(CONFIG, force=True))
     bench.run()
-    comparison = evaluate_run(bench.out, TruthConfig(bench.assets / "truth")).comparisons["ground_truth"]
+    comparison = evaluate_run(bench.out, GroundTruthConfig(bench.assets / "truth")).comparisons["ground_truth"]
     assert list(comparison.columns) == [Column.BEFORE]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfmttr.config import OutputConfig, Preset, RunConfig, TruthConfig
+from sfmttr.config import GroundTruthConfig, OutputConfig, Preset, RunConfig
 from sfmttr.evaluation.comparison import Column
 from sfmttr.io.depth_files import read_depth_png
 from sfmttr.run import pipeline
@@ -31,7 +31,7 @@ def drive(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunCo
     return RunConfig(
         network="meter-xxs-kitti",
         weights_dir=existing(weights_root()),
-        truth=TruthConfig(data / "kitti_drive_0002/groundtruth", 256.0, "kitti"),
+        ground_truth=GroundTruthConfig(data / "kitti_drive_0002/groundtruth", 256.0, "kitti"),
         output=OutputConfig(pictures=False, clouds=False),
     )
 

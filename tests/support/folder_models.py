@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sfmttr import networks
 from sfmttr.config import VideoConfig
-from sfmttr.evaluation.ground_truth import BESIDE, match_ground_truth
+from sfmttr.evaluation.ground_truth import COMPANION_SUFFIX, match_ground_truth
 from sfmttr.frames.loader import load_frames
 from sfmttr.geometry import resize_numpy
 from sfmttr.networks.huggingface.adapter import HubNetwork
@@ -40,7 +40,7 @@ def write_model(folder: Path, *, seed: int = 0, kind: str = "relative", side: in
 def write_fitted_to(folder: Path, clip: Path, frames: Path, **more: Any) -> Path:
     """`write_fitted` to an example, whose true depth lies beside it; `frames`: where its frames may be written."""
     chosen = load_frames(clip, VideoConfig(max_frames=12, long_side=320), frames)
-    truth = match_ground_truth(chosen, clip.with_suffix(BESIDE), None)
+    truth = match_ground_truth(chosen, clip.with_suffix(COMPANION_SUFFIX), None)
     rgb = np.stack([chosen.read(i).rgb for i in truth.files])
     depth = np.stack([resize_numpy(truth.read(i), chosen.hw) for i in truth.files])
     return write_fitted(folder, rgb, np.maximum(depth, 0.3), **more)

@@ -16,7 +16,7 @@ import itertools
 from sfmttr.geometry import (
     grid_from_pixels,
     inverse_rigid,
-    pixel_centres,
+    pixel_centers,
     project,
     sample_numpy,
     transform,
@@ -79,7 +79,7 @@ def test_depth_is_camera_z_at_pixel_centres(renderer: Renderer, scene: Scene) ->
     depth = renderer.render(plain, camera, pose).depth_m
 
     world_from_cam = inverse_rigid(pose)
-    rays = unproject(camera, pixel_centres(camera.hw), np.ones(camera.hw[0] * camera.hw[1])) @ world_from_cam[:3, :3].T
+    rays = unproject(camera, pixel_centers(camera.hw), np.ones(camera.hw[0] * camera.hw[1])) @ world_from_cam[:3, :3].T
     eye = world_from_cam[:3, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         ground = np.where(rays[:, 2] < 0, -eye[2] / rays[:, 2], np.inf)
@@ -98,7 +98,7 @@ def test_two_views_agree(scene: Scene, renderer: Renderer) -> None:
     poses = scene.camera_path(30, np.random.default_rng(1))
     a, b = (renderer.render(scene, camera, poses[i]) for i in (0, 2))
     seen = a.depth_m.ravel() > 0
-    points = unproject(camera, pixel_centres(camera.hw)[seen], a.depth_m.ravel()[seen])
+    points = unproject(camera, pixel_centers(camera.hw)[seen], a.depth_m.ravel()[seen])
     in_b = transform(poses[2] @ inverse_rigid(poses[0]), points)
     front = in_b[:, 2] > 0.1
     pixels = project(camera, in_b[front])

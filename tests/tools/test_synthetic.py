@@ -12,7 +12,7 @@ from PIL import Image
 from sfmttr.geometry import (
     grid_from_pixels,
     inverse_rigid,
-    pixel_centres,
+    pixel_centers,
     project,
     sample_numpy,
     transform,
@@ -49,7 +49,7 @@ def wall_clip(yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> RenderedClip:
 
 def warp_errors(clip: RenderedClip, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
     """Relative depth error and grey difference of the static pixels of frame `i`, found again in frame `j`."""
-    xy = pixel_centres(clip.camera.hw)
+    xy = pixel_centers(clip.camera.hw)
     xyz = unproject(clip.camera, xy, clip.depth[i].ravel())
     xyz = transform(clip.cam_from_world[j] @ inverse_rigid(clip.cam_from_world[i]), xyz)
     ahead = clip.static[i].ravel() & (xyz[:, 2] > 0.1)
@@ -88,7 +88,7 @@ def test_distance_of_a_known_wall_is_z_and_not_the_length_of_the_ray() -> None:
 @pytest.mark.parametrize(("yaw_deg", "pitch_deg"), [(25.0, 0.0), (0.0, 20.0), (-15.0, -10.0)])
 def test_a_wall_stays_where_it_is_when_the_camera_turns(yaw_deg: float, pitch_deg: float) -> None:
     clip = wall_clip(yaw_deg, pitch_deg)
-    xyz_in_cam = unproject(clip.camera, pixel_centres(clip.camera.hw), clip.depth[0].ravel())
+    xyz_in_cam = unproject(clip.camera, pixel_centers(clip.camera.hw), clip.depth[0].ravel())
     in_world = transform(inverse_rigid(clip.cam_from_world[0]), xyz_in_cam)
     np.testing.assert_allclose(in_world[:, 2], 4.0, rtol=1e-5)
 

@@ -10,7 +10,7 @@ import torch
 
 from sfmttr.errors import Cancelled
 from sfmttr.types import OnProgress, Progress
-from sfmttr.utils.background import Beside
+from sfmttr.utils.background import BackgroundTask
 
 
 def ignore(progress: Progress) -> None:
@@ -31,7 +31,7 @@ def test_what_was_begun_is_waited_for() -> None:
         heard.append(progress)
         go.set()
 
-    with Beside(work) as beside:
+    with BackgroundTask(work) as beside:
         beside.start()
         beside.start()  # once is enough
         assert beside.result(hear) == 7
@@ -39,7 +39,7 @@ def test_what_was_begun_is_waited_for() -> None:
 
 
 def test_what_was_not_begun_has_no_result() -> None:
-    with Beside(lambda tell: 7) as beside:
+    with BackgroundTask(lambda tell: 7) as beside:
         assert beside.result(ignore) is None
 
 
@@ -47,7 +47,7 @@ def test_it_is_on_one_thread_and_leaves_the_others_alone() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with Beside(lambda tell: torch.get_num_threads()) as beside:
+        with BackgroundTask(lambda tell: torch.get_num_threads()) as beside:
             beside.start()
             assert beside.result(ignore) == 1
             assert torch.get_num_threads() == 2
@@ -59,7 +59,7 @@ def test_errors_of_the_work_pass_through() -> None:
     def work(tell: OnProgress) -> NoReturn:
         raise ZeroDivisionError
 
-    with Beside(work) as beside:
+    with BackgroundTask(work) as beside:
         beside.start()
         with pytest.raises(ZeroDivisionError):
             beside.result(ignore)
@@ -78,7 +78,7 @@ def test_who_leaves_early_stops_the_work() -> None:
             raise
 
     def leave() -> None:
-        with Beside(work) as beside:
+        with BackgroundTask(work) as beside:
             beside.start()
             assert running.wait(10)
             raise KeyError

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from sfmttr.utils.threads import in_order
+from sfmttr.utils.threads import map_in_order
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 40])
 def test_results_come_in_order(count: int) -> None:
-    with in_order(lambda i: i * i, count) as results:
+    with map_in_order(lambda i: i * i, count) as results:
         assert list(results) == [i * i for i in range(count)]
 
 
@@ -23,7 +23,7 @@ def test_whoever_leaves_early_stops_the_rest() -> None:
         return i
 
     def leave() -> None:
-        with in_order(make, 1000) as results:
+        with map_in_order(make, 1000) as results:
             assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
             raise KeyError
 
@@ -34,6 +34,6 @@ def test_whoever_leaves_early_stops_the_rest() -> None:
 
 def test_errors_pass_through_and_no_thread_stays() -> None:
     before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), in_order(lambda i: 1 // (i - 2), 10) as results:
+    with pytest.raises(ZeroDivisionError), map_in_order(lambda i: 1 // (i - 2), 10) as results:
         list(results)
     assert threading.active_count() == before

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sfmttr.viz import colormap, overlays, panels, plots
-from sfmttr.viz.colormap import ColourRange, colour_range, colourise
+from sfmttr.viz.colormap import ColorRange, color_range, colorize
 from sfmttr.viz.overlays import PointClass
 
-RANGE = ColourRange(1.0, 100.0)
+RANGE = ColorRange(1.0, 100.0)
 
 
 def _is_picture(image: np.ndarray) -> bool:
@@ -24,37 +24,37 @@ def test_one_range_for_the_clip_shrugs_off_outliers_and_gaps():
     depths[0][:2] = 1e6
     depths[1][:5] = 0
     depths[2][:5] = np.nan
-    found = colour_range(iter(depths))
+    found = color_range(iter(depths))
     assert 2 <= found.near < 2.5
     assert 19 < found.far <= 20
 
 
 @pytest.mark.parametrize("depth", [np.zeros((4, 4)), np.full((4, 4), 3.0)])
 def test_range_of_nothing_or_of_one_depth_is_still_a_range(depth):
-    found = colour_range([depth])
+    found = color_range([depth])
     assert found.near < found.far
-    assert _is_picture(colourise(depth, found))
+    assert _is_picture(colorize(depth, found))
 
 
 @pytest.mark.parametrize("ends", [(0, 1), (2, 1), (1, np.inf), (np.nan, 1)])
 def test_impossible_ranges_are_refused(ends):
     with pytest.raises(ValueError, match="near < far"):
-        ColourRange(*ends)
+        ColorRange(*ends)
 
 
 def test_near_is_warm_far_is_cold_and_nothing_is_dark():
-    near, far, *none = colourise(np.array([[1.0, 100.0, 0.0, np.nan, np.inf]]), RANGE)[0].astype(int)
+    near, far, *none = colorize(np.array([[1.0, 100.0, 0.0, np.nan, np.inf]]), RANGE)[0].astype(int)
     assert near[0] > near[2]
     assert far[2] > far[0]
     assert [tuple(colour) for colour in none] == [colormap.NO_DEPTH] * 3
 
 
 def test_equal_ratios_of_depth_are_equal_steps_of_colour():
-    np.testing.assert_allclose(colormap.colour_position(np.array([0.5, 1, 10, 100, 1000]), RANGE), [0, 0, 0.5, 1, 1])
+    np.testing.assert_allclose(colormap.color_position(np.array([0.5, 1, 10, 100, 1000]), RANGE), [0, 0, 0.5, 1, 1])
 
 
 def test_beyond_the_range_the_end_colours_stay():
-    inside, beyond = colourise(np.array([[1.0, 100.0], [0.2, 500.0]]), RANGE)
+    inside, beyond = colorize(np.array([[1.0, 100.0], [0.2, 500.0]]), RANGE)
     np.testing.assert_array_equal(inside, beyond)
 
 
@@ -63,12 +63,12 @@ def test_beyond_the_range_the_end_colours_stay():
     [((1, 100), [1, 2, 5, 10, 20, 50, 100]), ((0.8, 2.9), [0.8, 1, 1.5, 2, 2.5]), ((5.0, 5.3), [5.0, 5.3])],
 )
 def test_colour_bar_has_round_numbers(ends, expected):
-    assert colormap.round_depths(ColourRange(*ends), 8) == pytest.approx(expected)
+    assert colormap.round_depths(ColorRange(*ends), 8) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("height", [40, 400])
 def test_colour_bar_is_as_high_as_asked(height):
-    bar = panels.colour_bar(RANGE, "metres", height)
+    bar = panels.color_bar(RANGE, "metres", height)
     assert _is_picture(bar)
     assert bar.shape[0] == height
 
@@ -94,8 +94,8 @@ def test_wide_panels_are_stacked_and_others_stand_side_by_side(hw, stacked):
 def test_points_are_drawn_where_they_are_in_the_colour_of_their_class():
     xy = np.array([[10.0, 10.0], [40.0, 30.0]])
     image = overlays.overlay_points(_rgb(), xy, [PointClass.STRICT, PointClass.RELAXED])
-    assert tuple(image[10, 10]) == overlays.CLASS_COLOURS[PointClass.STRICT]
-    assert tuple(image[30, 40]) == overlays.CLASS_COLOURS[PointClass.RELAXED]
+    assert tuple(image[10, 10]) == overlays.CLASS_COLORS[PointClass.STRICT]
+    assert tuple(image[30, 40]) == overlays.CLASS_COLORS[PointClass.RELAXED]
     assert image.shape[0] > 60
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfmttr.config import TruthConfig, VideoConfig
-from sfmttr.evaluation.comparison import Column, compare_with_truth
+from sfmttr.config import GroundTruthConfig, VideoConfig
+from sfmttr.evaluation.comparison import Column, compare_with_ground_truth
 from sfmttr.evaluation.ground_truth import match_ground_truth
 from sfmttr.evaluation.metrics import apply_protocol, depth_metrics, protocol
 from sfmttr.frames.loader import load_frames
@@ -83,7 +83,7 @@ class ClipErrors:
     protocol: str
 
 
-def clip_errors(network: DepthNetwork, clip: Path, truth: TruthConfig) -> ClipErrors:
+def clip_errors(network: DepthNetwork, clip: Path, truth: GroundTruthConfig) -> ClipErrors:
     """What the pipeline calls "before": every frame that it would choose, against the truth."""
     with tempfile.TemporaryDirectory() as folder:
         frames = load_frames(clip, VideoConfig(), Path(folder) / "frames")
@@ -91,14 +91,16 @@ def clip_errors(network: DepthNetwork, clip: Path, truth: TruthConfig) -> ClipEr
         images = prepare_images(network, frames)
     compute = Compute(torch.device("cpu"), None)
     maps = {Column.BEFORE: predict_maps(network, images, compute, "predict")}
-    comparison = compare_with_truth(maps, network.info.kind, known, protocol(truth.protocol))
+    comparison = compare_with_ground_truth(maps, network.info.kind, known, protocol(truth.protocol))
     if comparison is None:
         raise ValueError(f"no frame of {clip.name} has ground truth")
     errors = comparison.columns[Column.BEFORE].overall
     return ClipErrors(errors.abs_rel, errors.rmse, errors.a1, comparison.protocol)
 
 
-def existing_clips(clips: Iterable[tuple[str, Path, TruthConfig | None]]) -> Mapping[str, tuple[Path, TruthConfig]]:
+def existing_clips(
+    clips: Iterable[tuple[str, Path, GroundTruthConfig | None]],
+) -> Mapping[str, tuple[Path, GroundTruthConfig]]:
     """Those that are here and have a truth that is here."""
     return {
         name: (path, truth)
