@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sfmttr
 from sfmttr.config import Preset, RunConfig, VideoConfig
 from sfmttr.networks.weights import cache_folder
+from sfmttr.utils.resources import examples_folder
 
 from .environment import default_network, is_private
 
-EXAMPLES_FOLDER = Path(sfmttr.__file__).resolve().parents[1] / "examples"
+EXAMPLES_FOLDER = examples_folder()
 
 
 def _default_folder() -> Path:

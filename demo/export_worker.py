@@ -22,6 +22,8 @@ from sfmttr.run.folder import RunFolder
 from sfmttr.types import OnProgress, Progress
 from sfmttr.utils import child_process
 
+from .export_package import import_export
+
 _POLL_S = 0.2
 _log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class ExportWish:
 
 def command(run: Path, wish: ExportWish) -> list[str]:
     """The child's command line (tests replace it)."""
-    return [sys.executable, "-m", "demo.export_worker", str(run), json.dumps(asdict(wish))]
+    return [sys.executable, "-m", f"{__package__}.export_worker", str(run), json.dumps(asdict(wish))]
 
 
 def export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
@@ -116,12 +118,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
-    from export.exporter import ExportConfig, KnownDepth, export_run, pack
-
-    known = None if wish.known_depth is None else KnownDepth(*wish.known_depth)
-    export_run(run, None, ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m), on_progress)
+    exporter = import_export("exporter")
+    known = None if wish.known_depth is None else exporter.KnownDepth(*wish.known_depth)
+    config = exporter.ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m)
+    exporter.export_run(run, None, config, on_progress)
     on_progress(Progress("kit", 0, 1, "kit"))
-    pack(run, bundle_runtime=wish.bundle_runtime)
+    exporter.pack(run, bundle_runtime=wish.bundle_runtime)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 from sfmttr.config import VideoConfig
 from sfmttr.errors import ClipError, RunFolderError
 
+from .export_package import import_export
 from .run_view import RunView
 from .sessions import Session
 
@@ -67,9 +68,9 @@ def depth_of(session: Session, rgb: np.ndarray, variant: str) -> tuple[np.ndarra
 
 @lru_cache(maxsize=4)
 def _network(path: Path, changed_ns: int) -> OnnxDepth:
-    from export.runtime import ModelError, OnnxDepth
-
+    runtime = import_export("runtime")
     try:
-        return OnnxDepth(path)
-    except ModelError as error:
+        network: OnnxDepth = runtime.OnnxDepth(path)
+    except runtime.ModelError as error:
         raise RunFolderError("The exported network cannot be loaded: make the kit again, under Download.") from error
+    return network

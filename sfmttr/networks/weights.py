@@ -29,6 +29,7 @@ import platformdirs
 
 from sfmttr.errors import WeightsError
 from sfmttr.types import OnProgress, Progress, ignore_progress
+from sfmttr.utils.resources import examples_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,8 +39,8 @@ _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 30.0
 _NAMED_KEYS = 4
 _MOST_UNPACKED_BYTES = 4 << 30
-SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "examples"
-"""Of the repository that this package lies in."""
+SHIPPED_FOLDER = examples_folder()
+"""Folder of the bundled network."""
 _UNREADABLE = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, pickle.UnpicklingError, zipfile.BadZipFile),
