@@ -251,11 +251,11 @@ def test_splits_are_numbered_as_stored() -> None:
 def test_own_word_keeps_reliable_points_that_the_network_rejects() -> None:
     rows = few(relative_sigma=[0.01, 0.2, 0.01, 0.01])
     none = np.zeros(len(rows), bool)
-    kept = select(rows, none, {}, low_confidence=False, keep_reliable_outliers=True).keep
+    kept = select(rows, none, {}, low_confidence=False, keep_reliable_outliers=True).mask
     np.testing.assert_array_equal(kept, rows.reliable)
     assert kept.any()
     assert not kept.all()
-    assert not select(rows, none, {}, low_confidence=True, keep_reliable_outliers=True).keep.any()
+    assert not select(rows, none, {}, low_confidence=True, keep_reliable_outliers=True).mask.any()
 
 
 def dense_case() -> tuple[Targets, np.ndarray]:

@@ -656,5 +656,5 @@ def test_a_network_far_from_its_domain_keeps_nothing_between_the_points(
         raise AssertionError("dense targets were made")
 
     monkeypatch.setattr(pipeline, "with_dense", refuse)
-    monkeypatch.setattr(pipeline, "judge", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
+    monkeypatch.setattr(pipeline, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
     assert bench.run().refined is not None
