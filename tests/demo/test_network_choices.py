@@ -31,7 +31,7 @@ from sfmttr.networks.huggingface import download, repository
 from tests.support.fakes import FakeSfm
 from tests.support.folder_models import write_model, write_other_model
 from tests.support.page import cpu_service, running
-from tests.test_readme import README
+from tests.support.documents import ROOT
 from tools.synthetic import RenderedClip, write_video
 
 HUB_MODEL = "Intel/dpt-large"
@@ -229,7 +229,7 @@ def test_on_a_space_with_a_gpu_it_is_the_hubs_unless_it_cannot_be_had(
 
 
 def test_a_space_fetches_its_default_network_when_it_is_built() -> None:
-    front = yaml.safe_load(README.split("---")[1])
+    front = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
     (preloaded,) = front["preload_from_hub"]
     repository, files, revision = preloaded.split()
     model = networks.describe(environment.GPU_DEFAULT).model

@@ -24,7 +24,7 @@ from tests.support.browser import Visit, launched
 from tests.support.data_paths import data_root, existing, weights_root
 from tests.support.folder_models import write_fitted_to
 from tests.support.page import children, cpu_service, running
-from tests.test_readme import ROOT, between
+from tests.test_readme import ROOT
 from tools.synthetic import RenderedClip
 
 if TYPE_CHECKING:
@@ -455,7 +455,7 @@ def test_the_readme_s_program_runs(
 ) -> None:
     monkeypatch.chdir(ROOT)  # it names an example of the repository
     photo = next((service.config.folder / "visitors").glob("*/run/frames/000005.png"))
-    code = between("api").replace("http://127.0.0.1:7860", url).replace("photo.jpg", str(photo))
+    code = marked_block("docs/python.md", "api").replace("http://127.0.0.1:7860", url).replace("photo.jpg", str(photo))
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["status"]["refined"] is True
