@@ -28,10 +28,10 @@ from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import NetworkError, WeightsError
 from sfmttr.networks import registry
 from sfmttr.networks.huggingface import download, repository
+from tests.support.documents import ROOT
 from tests.support.fakes import FakeSfm
 from tests.support.folder_models import write_model, write_other_model
 from tests.support.page import cpu_service, running
-from tests.support.documents import ROOT
 from tools.synthetic import RenderedClip, write_video
 
 HUB_MODEL = "Intel/dpt-large"

@@ -22,9 +22,9 @@ from sfmttr.types import DepthKind
 from tests.support.bad_uploads import bad_uploads
 from tests.support.browser import Visit, launched
 from tests.support.data_paths import data_root, existing, weights_root
+from tests.support.documents import ROOT, marked_block
 from tests.support.folder_models import write_fitted_to
 from tests.support.page import children, cpu_service, running
-from tests.test_readme import ROOT
 from tools.synthetic import RenderedClip
 
 if TYPE_CHECKING:
