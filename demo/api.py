@@ -20,24 +20,24 @@ from sfmttr.io.json_files import read_json
 from sfmttr.run.manifest import REPORT
 from sfmttr.types import Progress
 
-from .clip_preview import look_at
-from .handlers import Callbacks, visitor, wished
+from .clip_preview import preview_clip
+from .handlers import Handlers, parse_export_request, visitor
 from .jobs import Job
-from .runner import Learning, Waiting
+from .runner import QueueEvent, RefineStepEvent
 from .uploads import keep_upload
 from .views.common import plain
 
-WISHES = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
-"""Components of the form, in the order of the fields of `Wishes`."""
+FORM_FIELDS = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
+"""Components of the form, in the order of the fields of `RunRequest`."""
 _FETCHED_WITHIN_S = 600.0
 """An answer of /predict is kept for so long."""
 
 
-def wishes_of(c: dict[str, Any]) -> list[Any]:
-    return [c[name] for name in WISHES]
+def form_components(c: dict[str, Any]) -> list[Any]:
+    return [c[name] for name in FORM_FIELDS]
 
 
-def add(calls: Callbacks, c: dict[str, Any]) -> None:
+def add(calls: Handlers, c: dict[str, Any]) -> None:
     """Add the endpoints to the page that is being built."""
     endpoints = Endpoints(calls)
     with gr.Row(visible=False):
@@ -53,7 +53,7 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
             gr.Number(0, label="camera height"),
         )
         refine, export, predict = gr.Button(), gr.Button(), gr.Button()
-    wishes = wishes_of({**c, "network": network})
+    wishes = form_components({**c, "network": network})
     refine.click(endpoints.refine, [c["upload"], *wishes], [status], api_name="refine", concurrency_limit=None)
     export.click(
         endpoints.export, [run_id, place, metres, height], [status, file], api_name="export", concurrency_limit=None
@@ -71,7 +71,7 @@ def add(calls: Callbacks, c: dict[str, Any]) -> None:
 class Endpoints:
     """Each ends with a sentence as `gr.Error`, or a result."""
 
-    def __init__(self, calls: Callbacks) -> None:
+    def __init__(self, calls: Handlers) -> None:
         self._calls, self._service = calls, calls.service
 
     def refine(
@@ -94,7 +94,7 @@ class Endpoints:
         "report"}`. `run` is what /export and /predict want, and `?run=` opens it in a browser.
         """
         try:
-            config = self._calls.asked((network, preset, max_frames, start, end, intrinsics, seed, force), request)
+            config = self._calls.resolve((network, preset, max_frames, start, end, intrinsics, seed, force), request)
             upload = self._service.store.new()
         except SfmttrError as error:
             raise _said(error) from None
@@ -102,7 +102,7 @@ class Endpoints:
             clip = keep_upload(
                 files or [], upload.folder, self._calls.config.max_upload_bytes, self._calls.config.max_files
             )
-            look_at(clip, config.video)
+            preview_clip(clip, config.video)
             job = self._service.start_run(clip, config, visitor(request))
             session = yield from self._watched(job)
             report = read_json(session.run / REPORT)
@@ -130,7 +130,9 @@ class Endpoints:
         try:
             session = self._service.finished(run)
             if not (self._service.examples.owns(session) and (session.run / "kit.zip").is_file()):
-                job = self._service.start_export(session, wished(place, metres, camera_height), visitor(request))
+                job = self._service.start_export(
+                    session, parse_export_request(place, metres, camera_height), visitor(request)
+                )
                 for status in self._watched_steps(job):
                     yield status, None
             report = read_json(session.run / "export" / "export_report.json")
@@ -151,7 +153,7 @@ class Endpoints:
             if not picture:
                 raise ClipError("Give a photo.")
             _, depth, facts, view = self._calls.predict(session, picture, 0, variant)
-            folder = folder_of_its_own(session.folder / "predicted")
+            folder = make_answer_folder(session.folder / "predicted")
             kind = DepthKind(_kind(session.run))
             scale = choose_png_scale(kind, float(depth.max()))
             write_depth_png(folder / "depth.png", Depth(depth, kind), scale)
@@ -164,31 +166,31 @@ class Endpoints:
     def _watched(self, job: Job[Any]) -> Any:
         """Yield the job's progress; return its value. Raises `SfmttrError`."""
         yield from self._watched_steps(job)
-        assert job.ended is not None
-        return job.ended.value
+        assert job.result is not None
+        return job.result.value
 
     def _watched_steps(self, job: Job[Any]) -> Iterator[dict[str, Any]]:
         try:
-            while job.ended is None:
+            while job.result is None:
                 latest = None
                 for event in job.events(self._calls.config.poll_s):
                     latest = _status(event) or latest
                 if latest:
                     yield latest
-            if job.ended.problem:
-                raise ClipError(job.ended.problem)
-            if job.ended.stopped:
+            if job.result.problem:
+                raise ClipError(job.result.problem)
+            if job.result.stopped:
                 raise Cancelled("The run was stopped.")
         finally:
-            self._calls.let_go(job)
+            self._calls.release(job)
 
 
 def _status(event: object) -> dict[str, Any] | None:
-    if isinstance(event, Waiting):
-        return {"stage": "waiting", "place": event.place} if event.place else None
+    if isinstance(event, QueueEvent):
+        return {"stage": "waiting", "place": event.position} if event.position else None
     if isinstance(event, Progress):
         return {"stage": event.stage, "done": event.done, "total": event.total, "note": event.note}
-    if isinstance(event, Learning) and event.step.validation is not None:
+    if isinstance(event, RefineStepEvent) and event.step.validation is not None:
         return {
             "stage": "refine",
             "done": event.step.index,
@@ -198,7 +200,7 @@ def _status(event: object) -> dict[str, Any] | None:
     return None
 
 
-def folder_of_its_own(predicted: Path) -> Path:
+def make_answer_folder(predicted: Path) -> Path:
     """An empty folder for one answer: several may be asked for at once. Old ones, long fetched, are deleted."""
     predicted.mkdir(exist_ok=True)
     for old in predicted.iterdir():

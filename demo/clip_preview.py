@@ -16,13 +16,13 @@ from sfmttr.frames import loader
 
 from .config import PageConfig
 
-LOOKS = 6
+PREVIEW_FRAMES = 6
 """Frames of the preview."""
-LOOK_SIDE = 320
+PREVIEW_SIDE_PX = 320
 
 
 @dataclass(frozen=True)
-class Look:
+class ClipPreview:
     """A glance at a clip."""
 
     info: loader.ClipInfo
@@ -36,32 +36,32 @@ class Look:
     """Mean grey levels that neighbours among them differ by; nan with fewer than two."""
 
 
-def look_at(clip: Path, config: VideoConfig) -> Look:
+def preview_clip(clip: Path, config: VideoConfig) -> ClipPreview:
     """Read a few frames. Raises `ClipError` for a clip that cannot be used at all."""
     info = loader.probe(clip, config)
     used_s = None
     if info.duration_s is not None:
         end_s = info.duration_s if config.end_s is None else min(config.end_s, info.duration_s)
         used_s = max(0.0, end_s - config.start_s)
-    small = replace(config, max_frames=LOOKS, long_side=LOOK_SIDE, duplicate_threshold=0.0)
-    with tempfile.TemporaryDirectory(prefix="sfmttr-look-") as folder:
+    small = replace(config, max_frames=PREVIEW_FRAMES, long_side=PREVIEW_SIDE_PX, duplicate_threshold=0.0)
+    with tempfile.TemporaryDirectory(prefix="sfmttr-preview-") as folder:
         frames = loader.load_frames(clip, small, Path(folder) / "frames")
         pictures = tuple(frames.read(i).rgb for i in range(len(frames)))
     greys = [picture.mean(axis=2) for picture in pictures]
     steps = [float(np.abs(a - b).mean()) for a, b in pairwise(greys)]
-    return Look(info, used_s, info.frames_to_use, pictures, float(np.mean(steps)) if steps else math.nan)
+    return ClipPreview(info, used_s, info.frames_to_use, pictures, float(np.mean(steps)) if steps else math.nan)
 
 
-def warnings(look: Look, config: PageConfig) -> Iterator[str]:
+def warnings(preview: ClipPreview, config: PageConfig) -> Iterator[str]:
     """What is likely to fail, each in one sentence that says what to do."""
-    if look.used_s is not None and look.used_s < config.short_clip_s:
-        yield f"Only {look.used_s:.1f} s of video: structure-from-motion wants a few seconds of walking."
-    elif look.frames < config.few_frames:
-        yield f"Only {look.frames} frames: with 20 or more, more of the place is seen from several sides."
-    if look.motion < config.hardly_moves:
+    if preview.used_s is not None and preview.used_s < config.short_clip_s:
+        yield f"Only {preview.used_s:.1f} s of video: structure-from-motion wants a few seconds of walking."
+    elif preview.frames < config.few_frames:
+        yield f"Only {preview.frames} frames: with 20 or more, more of the place is seen from several sides."
+    if preview.motion < config.hardly_moves:
         yield "The camera hardly moves: walk sideways while filming, a step or two is enough."
-    if look.used_s is not None and look.frames > 1 and look.used_s / look.frames > config.sparse_frames_s:
+    if preview.used_s is not None and preview.frames > 1 and preview.used_s / preview.frames > config.sparse_frames_s:
         yield (
-            f"Used frames are {look.used_s / look.frames:.1f} s apart, so neighbours may share little: "
+            f"Used frames are {preview.used_s / preview.frames:.1f} s apart, so neighbours may share little: "
             "choose a shorter stretch, or more frames, under Advanced."
         )

@@ -76,7 +76,7 @@ class PageConfig:
     """Of them, at once: a run takes about 200 MB."""
     sweep_every_s: float = 600.0
 
-    line_length: int = 8
+    queue_length: int = 8
     """Who comes when so many are waiting is asked to come back later."""
     stop_within_s: float = 3.0
     live_every_s: float = 0.7

@@ -10,7 +10,7 @@ from pathlib import Path
 from sfmttr.io.atomic import atomic_file
 
 from .sessions import Session
-from .views.downloads import Offer
+from .views.downloads import DownloadItem
 
 _STORED = frozenset({".png", ".npz", ".onnx"})
 
@@ -43,16 +43,16 @@ _ITEMS = (
 )
 
 
-def offers(session: Session) -> list[Offer]:
+def available_downloads(session: Session) -> list[DownloadItem]:
     """What there is of this run."""
     return [
-        Offer(item.name, item.title, item.words, _size(path))
+        DownloadItem(item.name, item.title, item.words, _size(path))
         for item in _ITEMS
         if (path := session.run / item.path).exists()
     ]
 
 
-def file_of(session: Session, name: str) -> Path:
+def download_path(session: Session, name: str) -> Path:
     """The file to send for a download. Raises KeyError for what there is not."""
     item = next((item for item in _ITEMS if item.name == name), None)
     path = session.run / item.path if item else None

@@ -22,13 +22,13 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 _log = logging.getLogger(__name__)
 
 
-def _said(name: str) -> bool:
+def env_flag(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no")
 
 
 def on_space() -> bool:
     """Whether this is a Space of the Hugging Face Hub."""
-    return _said("SPACE_ID") or on_zero_gpu()
+    return env_flag("SPACE_ID") or on_zero_gpu()
 
 
 def has_gpu() -> bool:
@@ -39,7 +39,7 @@ def has_gpu() -> bool:
 def is_private() -> bool:
     """Whether only this machine can open the page, as far as its settings tell."""
     local = os.environ.get("GRADIO_SERVER_NAME", "").strip().lower() in _LOCAL
-    return local and not any((on_space(), _said(PUBLIC), _said("GRADIO_ROOT_PATH"), _said("GRADIO_SHARE")))
+    return local and not any((on_space(), env_flag(PUBLIC), env_flag("GRADIO_ROOT_PATH"), env_flag("GRADIO_SHARE")))
 
 
 def is_local(request: Any) -> bool:
@@ -49,7 +49,7 @@ def is_local(request: Any) -> bool:
     return host in _LOCAL and not any(headers.get(name) for name in _FORWARDED)
 
 
-def withhold_token() -> None:
+def disable_hub_token() -> None:
     """From now on the Hub is asked in nobody's name: visitors do not get what the owner's token opens."""
     from huggingface_hub import constants
 

@@ -44,7 +44,7 @@ _MEMORY = 0.5
 
 
 @dataclass(frozen=True)
-class Effort:
+class CostModel:
     """What a network takes, by its size, where it was never seen at work."""
 
     predict_s: float = _SMALL_PREDICT_S
@@ -52,21 +52,21 @@ class Effort:
     refine_s: Mapping[Preset, float] = field(default_factory=lambda: _SMALL_REFINE_S)
 
     @staticmethod
-    def of(parameters: int, *, of_hub: bool, on_gpu: bool) -> Effort:
+    def from_size(parameters: int, *, of_hub: bool, on_gpu: bool) -> CostModel:
         """Of a network of this package's own, or one `of_hub`: those work at a much larger size."""
         if not of_hub:
             factor = max(1.0, parameters / _SMALL * (_GPU if on_gpu else 1.0))
-            return Effort(factor * _SMALL_PREDICT_S, {preset: factor * s for preset, s in _SMALL_REFINE_S.items()})
+            return CostModel(factor * _SMALL_PREDICT_S, {preset: factor * s for preset, s in _SMALL_REFINE_S.items()})
         predict_s = (_HUB_PREDICT_S + _HUB_PREDICT_S_A_PARAMETER * parameters) * (_GPU if on_gpu else 1.0)
 
         def refine_s(config: RefineConfig) -> float:
             checks = (1 + config.num_validations) * config.validation_frames
             return (config.steps * config.frames_per_step * _HUB_STEP + checks) * predict_s
 
-        return Effort(predict_s, {preset: refine_s(recipe.refine) for preset, recipe in RECIPES.items()})
+        return CostModel(predict_s, {preset: refine_s(recipe.refine) for preset, recipe in RECIPES.items()})
 
 
-class Rates:
+class TimingHistory:
     """Seconds that stages took here, kept in a small file from start to start."""
 
     def __init__(self, path: Path) -> None:
@@ -79,19 +79,19 @@ class Rates:
         except (RunFolderError, AttributeError, TypeError, ValueError):
             self._known = {}  # a guess is as good as a damaged file
 
-    def stages_s(self, frames: int, network: str, preset: str, effort: Effort | None = None) -> dict[str, float]:
-        """Seconds of each stage of a run, in order; `effort`: the network's, until it was seen at work."""
+    def stages_s(self, frames: int, network: str, preset: str, cost: CostModel | None = None) -> dict[str, float]:
+        """Seconds of each stage of a run, in order; `cost`: the network's, until it was seen at work."""
         with self._lock:
             known = dict(self._known)
-        guess = effort or Effort()
+        guess = cost or CostModel()
         return {stage: self._stage_s(known, stage, frames, network, preset, guess) for stage in ORDER}
 
-    def knows(self, network: str, preset: str) -> bool:
+    def has_refinement(self, network: str, preset: str) -> bool:
         """Whether a refinement of this network was seen."""
         with self._lock:
             return f"refine:{network}:{preset}" in self._known
 
-    def learn(self, timings_s: Mapping[str, float], frames: int, network: str, preset: str) -> None:
+    def record_run(self, timings_s: Mapping[str, float], frames: int, network: str, preset: str) -> None:
         """A run of that many frames took so long; stages that were cached say nothing and are to be left out."""
         timings_s = dict(timings_s)
         if "disparity" in timings_s:  # what "before" is made of
@@ -107,12 +107,12 @@ class Rates:
         with self._lock:
             return self._known.get(f"export:{network}", EXPORT_GUESS_S)
 
-    def learn_export(self, seconds: float, network: str) -> None:
+    def record_export(self, seconds: float, network: str) -> None:
         self._note(f"export:{network}", seconds)
         self._save()
 
     def _stage_s(
-        self, known: Mapping[str, float], stage: str, frames: int, network: str, preset: str, guess: Effort
+        self, known: Mapping[str, float], stage: str, frames: int, network: str, preset: str, guess: CostModel
     ) -> float:
         if stage == "refine":
             return known.get(f"refine:{network}:{preset}", guess.refine_s[Preset(preset)])
@@ -137,7 +137,7 @@ def total_s(stages_s: Mapping[str, float]) -> float:
     return sum(stages_s.values())
 
 
-def left_s(stages_s: Mapping[str, float], stage: str, share: float, spent_s: float) -> float:
+def remaining_s(stages_s: Mapping[str, float], stage: str, share: float, spent_s: float) -> float:
     """Seconds that are left, `share` (0 to 1) into `stage` after `spent_s` in it."""
     later = sum(stages_s[each] for each in ORDER[ORDER.index(stage) + 1 :]) if stage in ORDER else total_s(stages_s)
     planned = stages_s.get(stage, 0.0)
@@ -147,7 +147,7 @@ def left_s(stages_s: Mapping[str, float], stage: str, share: float, spent_s: flo
     return later + max(0.0, (1 - share) * whole)
 
 
-def words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """ "about 40 s", "about 2 min"."""
     if seconds < 90:
         return f"about {max(5, 5 * round(seconds / 5))} s"

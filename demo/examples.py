@@ -74,15 +74,15 @@ class Examples:
         """Run and export the example; what is there of an earlier try is used."""
         from sfmttr.refinement.backend import LocalBackend
 
-        from .export_worker import ExportWish
+        from .export_worker import ExportRequest
         from .runner import export_into, run_into
 
         session = self.session(example)
         session.folder.mkdir(parents=True, exist_ok=True)
         (session.folder / _MADE).unlink(missing_ok=True)
         # Never on rented GPUs: those are asked for in a visitor's name.
-        run_into(session, example.clip, self.config(example), LocalBackend("cpu"), tell, service.rates)
-        export_into(session, ExportWish(), tell, service.rates)
+        run_into(session, example.clip, self.config(example), LocalBackend("cpu"), tell, service.timings)
+        export_into(session, ExportRequest(), tell, service.timings)
         write_json(session.folder / _MADE, {"key": self._key(example)})
 
     def missing(self) -> Iterator[Example]:
@@ -97,17 +97,17 @@ def prepare_in_background(service: Service) -> None:
     """Start the thread that makes what is missing, stepping back whenever a visitor wants the machine."""
 
     def step_back(_: object) -> None:
-        if service.line.waiting:
+        if service.queue.waiting:
             raise Cancelled("a visitor waits")
 
     def work() -> None:
         while any(True for _ in service.examples.missing()):
             time.sleep(_REST_S)
-            if not service.line.idle:
+            if not service.queue.idle:
                 continue
             example = next(service.examples.missing())
             try:
-                with service.line.turn(step_back):
+                with service.queue.acquire(step_back):
                     service.examples.make(example, step_back, service)
             except Cancelled:
                 continue

@@ -33,7 +33,7 @@ class ExportFailedError(SfmttrError):
 
 
 @dataclass(frozen=True)
-class ExportWish:
+class ExportRequest:
     """What is asked for. Either way of giving metres, or none."""
 
     known_depth: tuple[int, int, int, float] | None = None
@@ -43,12 +43,12 @@ class ExportWish:
     """The browser's runtime goes into the kit, too."""
 
 
-def command(run: Path, wish: ExportWish) -> list[str]:
+def command(run: Path, wish: ExportRequest) -> list[str]:
     """The child's command line (tests replace it)."""
     return [sys.executable, "-m", f"{__package__}.export_worker", str(run), json.dumps(asdict(wish))]
 
 
-def export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
+def export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
     """Export the run folder `run` and pack its kit.
 
     `on_progress` is called a few times a second; what it raises (a cancel) ends the child and passes through, and no
@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
     def say(word: object) -> None:
         words.write(json.dumps(word) + "\n")
 
-    run, wish = Path(arguments[0]), ExportWish(**json.loads(arguments[1]))
+    run, wish = Path(arguments[0]), ExportRequest(**json.loads(arguments[1]))
     try:
         _export(run, wish, lambda progress: say([progress.stage, progress.done, progress.total, progress.note]))
     except SfmttrError as error:
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _export(run: Path, wish: ExportWish, on_progress: OnProgress) -> None:
+def _export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
     exporter = import_export("exporter")
     known = None if wish.known_depth is None else exporter.KnownDepth(*wish.known_depth)
     config = exporter.ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m)

@@ -17,15 +17,14 @@ from sfmttr.config import Preset, RunConfig, VideoConfig
 from sfmttr.errors import ClipError, ConfigError, IntrinsicsError, SfmttrError
 from sfmttr.types import Progress
 
-from .clip_preview import Look, look_at, warnings
+from .clip_preview import ClipPreview, preview_clip, warnings
 from .config import PageConfig
 from .environment import is_local
-from .eta import ORDER, left_s, total_s
-from .eta import words as duration_words
-from .export_worker import ExportWish
-from .jobs import OUR_FAULT, Ended, Job
+from .eta import ORDER, format_duration, remaining_s, total_s
+from .export_worker import ExportRequest
+from .jobs import INTERNAL_ERROR, Job, JobResult
 from .network_choices import OTHER
-from .runner import Learning, Waiting
+from .runner import QueueEvent, RefineStepEvent
 from .service import Service
 from .sessions import Session
 from .uploads import keep_upload
@@ -46,7 +45,7 @@ _GLB = {"before": "cloud_before.glb", "after": "cloud_after.glb"}
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedClip:
     """The clip that a visitor has chosen."""
 
     clip: Path
@@ -54,7 +53,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RunRequest:
     """What the form says."""
 
     network: str
@@ -70,7 +69,7 @@ class Wishes:
     """What stands in the field beside the list of networks; it counts when `choices.OTHER` is chosen in that."""
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Wishes:
+    def parse(cls, values: Sequence[Any]) -> RunRequest:
         """From components in the order of the fields; the last is the page's alone. Raises `ConfigError` for what makes
         no sense."""
         network, preset, max_frames, start_s, end_s, intrinsics, seed, force, *more = values
@@ -102,7 +101,7 @@ class Wishes:
         return replace(config.video, max_frames=self.max_frames, start_s=self.start_s, end_s=self.end_s)
 
     def run_config(self, config: PageConfig, network: str) -> RunConfig:
-        """What is run, of a `network` that `Choices.asked` gave."""
+        """What is run, of a `network` that `NetworkChoices.asked` gave."""
         _refuse_files(self.intrinsics)
         return RunConfig(
             network=network,
@@ -128,23 +127,23 @@ def _is_number(text: str) -> bool:
     return True
 
 
-class Callbacks:
+class Handlers:
     """All events of the page, over one service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.config = service.config
         self._looking = threading.BoundedSemaphore(_LOOKS_AT_ONCE)
-        self._seen = lru_cache(maxsize=_LOOKS_KEPT)(look_at)
+        self._seen = lru_cache(maxsize=_LOOKS_KEPT)(preview_clip)
 
-    def asked(self, values: Sequence[Any], request: gr.Request | None) -> RunConfig:
+    def resolve(self, values: Sequence[Any], request: gr.Request | None) -> RunConfig:
         """The run that the form asks for. Raises `SfmttrError` for what makes no sense, or is not for this visitor."""
-        wishes = Wishes.of(values)
+        wishes = RunRequest.parse(values)
         return wishes.run_config(self.config, self._network(wishes.network, wishes.other, request))
 
     def _network(self, network: str, other: str, request: gr.Request | None) -> str:
         """The name of the network that is asked for. Raises `NetworkError`."""
-        return self.service.choices.asked(network, other, folders=self.config.folders and is_local(request))
+        return self.service.choices.resolve(network, other, folders=self.config.folders and is_local(request))
 
     # ------------------------------------------------------------------------------------- choosing
 
@@ -158,12 +157,12 @@ class Callbacks:
             name = self._network(network or "", other or "", request)
             if network == OTHER:
                 yield field, inputs.looking_up(name)
-            yield field, inputs.about(self.service.choices.look(name))
+            yield field, inputs.about(self.service.choices.describe(name))
         except SfmttrError as error:
             yield field, common.notice(str(error))
         except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("a network could not be looked up")
-            yield field, common.notice(OUR_FAULT)
+            yield field, common.notice(INTERNAL_ERROR)
 
     def upload(self, files: list[str] | None, *wishes: Any) -> tuple[Any, ...]:
         """A clip has arrived: (chosen, preview, run button)."""
@@ -172,22 +171,22 @@ class Callbacks:
         session = self.service.store.new()
         try:
             clip = keep_upload(files, session.folder, self.config.max_upload_bytes, self.config.max_files)
-            preview = self._preview(clip, Wishes.of(wishes))
+            preview = self._preview(clip, RunRequest.parse(wishes))
         except SfmttrError as error:
             self.service.store.delete(session)
             return None, common.notice(str(error)), gr.Button(interactive=False)
         except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("an upload could not be looked at")
             self.service.store.delete(session)
-            return None, common.notice(OUR_FAULT), gr.Button(interactive=False)
-        return Chosen(clip), preview, gr.Button(interactive=True)
+            return None, common.notice(INTERNAL_ERROR), gr.Button(interactive=False)
+        return SelectedClip(clip), preview, gr.Button(interactive=True)
 
-    def settings(self, chosen: Chosen | None, *wishes: Any) -> tuple[Any, ...]:
+    def settings(self, chosen: SelectedClip | None, *wishes: Any) -> tuple[Any, ...]:
         """The form or the clip changed: (preview, run button)."""
         if chosen is None:
             return gr.skip(), gr.Button(interactive=False)
         try:
-            parsed = Wishes.of(wishes)
+            parsed = RunRequest.parse(wishes)
             _refuse_files(parsed.intrinsics)
             return self._preview(chosen.clip, parsed), gr.Button(interactive=True)
         except SfmttrError as error:
@@ -196,7 +195,7 @@ class Callbacks:
     def example(self, name: str, *wishes: Any) -> tuple[Any, ...]:
         """A picture of the gallery was pressed: (chosen, preview, run button, upload cleared, key, live)."""
         example = self.service.examples.by_name(name)
-        preview = self._preview(example.clip, Wishes.of(wishes))
+        preview = self._preview(example.clip, RunRequest.parse(wishes))
         ready = self.service.examples.ready(example)
         key = self.service.examples.session(example).id if ready else None
         words = (
@@ -206,61 +205,63 @@ class Callbacks:
                 "The finished result of this example is still being made; press Refine to watch it live.", "note"
             )
         )
-        return Chosen(example.clip, name), preview, gr.Button(interactive=True), None, key, words
+        return SelectedClip(example.clip, name), preview, gr.Button(interactive=True), None, key, words
 
-    def _look(self, clip: Path, wishes: Wishes) -> Look:
+    def _look(self, clip: Path, wishes: RunRequest) -> ClipPreview:
         """What the clip holds; each is looked at once with the same wishes. Raises `SfmttrError`."""
         with self._looking:
             return self._seen(clip, wishes.video(self.config))
 
-    def _preview(self, clip: Path, wishes: Wishes) -> str:
+    def _preview(self, clip: Path, wishes: RunRequest) -> str:
         """The clip in a few facts. Raises `SfmttrError`."""
         look = self._look(clip, wishes)
         stages = self._stages_s(look, wishes)
         seconds = None if stages is None else total_s(stages)
-        waiting = self.service.line.waiting + (0 if self.service.line.idle else 1)
+        waiting = self.service.queue.waiting + (0 if self.service.queue.idle else 1)
         return inputs.preview(look, seconds, waiting, list(warnings(look, self.config)))
 
-    def _stages_s(self, look: Look, wishes: Wishes) -> dict[str, float] | None:
+    def _stages_s(self, look: ClipPreview, wishes: RunRequest) -> dict[str, float] | None:
         try:
-            name = self.service.choices.asked(wishes.network, wishes.other, folders=False)
+            name = self.service.choices.resolve(wishes.network, wishes.other, folders=False)
         except SfmttrError:  # a folder, perhaps: what was found out of it before is known by its name alone
             name = (wishes.other if wishes.network == OTHER else wishes.network).strip()
         return self.service.stages_s(look.frames, name, wishes.preset)
 
     # ------------------------------------------------------------------------------------- refining
 
-    def run(self, chosen: Chosen | None, *wishes: Any, request: gr.Request | None = None) -> Iterator[tuple[Any, ...]]:
+    def run(
+        self, chosen: SelectedClip | None, *wishes: Any, request: gr.Request | None = None
+    ) -> Iterator[tuple[Any, ...]]:
         """The button: (live, run button, stop button, job id, key of the finished run, results)."""
         idle = (gr.Button(visible=True), gr.Button(visible=False))
         hidden = gr.Column(visible=False)
         try:
             if chosen is None:
                 raise ClipError("Choose a clip or an example first.")
-            config = self.asked(wishes, request)
-            frames = self._look(chosen.clip, Wishes.of(wishes)).frames
+            config = self.resolve(wishes, request)
+            frames = self._look(chosen.clip, RunRequest.parse(wishes)).frames
             job = self.service.start_run(chosen.clip, config, visitor(request))
         except SfmttrError as error:
             yield (common.notice(str(error)), *idle, None, None, hidden)
             return
         try:
             busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
-            watch = Watch(lambda: self.service.stages_s(frames, config.network, str(config.preset)))
+            watch = ProgressTracker(lambda: self.service.stages_s(frames, config.network, str(config.preset)))
             yield (progress.live(watch.live), *busy, job.id, None, hidden)
-            while job.ended is None:
-                if watch.hear(job, self.config.poll_s):
+            while job.result is None:
+                if watch.poll(job, self.config.poll_s):
                     yield (progress.live(watch.live), *((gr.skip(),) * 5))
-            yield self._ended(job.ended, idle, hidden)
+            yield self._ended(job.result, idle, hidden)
         finally:
-            self.let_go(job)
+            self.release(job)
 
-    def _ended(self, ended: Ended[Session], idle: tuple[Any, ...], hidden: Any) -> tuple[Any, ...]:
+    def _ended(self, ended: JobResult[Session], idle: tuple[Any, ...], hidden: Any) -> tuple[Any, ...]:
         if ended.value is not None:
             return ("", *idle, None, ended.value.id, gr.skip())
         text = ended.problem or "Stopped. Nothing of this run was kept."
         return (common.notice(text, "error" if ended.problem else "note"), *idle, None, None, hidden)
 
-    def let_go(self, job: Job[Any]) -> None:
+    def release(self, job: Job[Any]) -> None:
         """The generator ends, by itself or because its visitor left: so does the job."""
         job.stop()
         job.join(self.config.stop_within_s)
@@ -299,7 +300,7 @@ class Callbacks:
             return {"results": gr.Column(visible=False), "live": common.notice(str(error))}
         except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("a run could not be shown")
-            return {"results": gr.Column(visible=False), "live": common.notice(OUR_FAULT)}
+            return {"results": gr.Column(visible=False), "live": common.notice(INTERNAL_ERROR)}
 
     def _shown(self, session: Session) -> dict[str, Any]:
         from .run_view import view_of
@@ -336,15 +337,15 @@ class Callbacks:
 
     def _takeaway(self, session: Session, view: RunView, example: bool) -> dict[str, Any]:
         """Downloads, and what needs the exported network."""
-        from .downloads import offers
+        from .downloads import available_downloads
 
         has_kit = view.has_kit()
-        seconds = duration_words(self.service.rates.export_s(str(view.report["network"])))
+        seconds = format_duration(self.service.timings.export_s(str(view.report["network"])))
         last = len(view.frames) - 1
         address = f"view/{session.id}/kit/index.html"
         kit_link = f'<a class="kit-link" href="{address}" target="_blank">Open the kit’s own page</a>'
         return {
-            "downloads": downloads.downloads(session.id, offers(session)),
+            "downloads": downloads.downloads(session.id, available_downloads(session)),
             "export_box": gr.Column(visible=view.refined and not example),
             "make_kit": gr.Button(
                 value=f"Make the kit again ({seconds})"
@@ -380,7 +381,7 @@ class Callbacks:
         idle = (gr.Button(visible=True), gr.Button(visible=False))
         try:
             session = self.service.finished(key)
-            wish = wished(place, metres, height, bundle=bool(bundle))
+            wish = parse_export_request(place, metres, height, bundle=bool(bundle))
             job = self.service.start_export(session, wish, visitor(request))
         except SfmttrError as error:
             yield (common.notice(str(error)), *idle, None)
@@ -388,19 +389,19 @@ class Callbacks:
         try:
             busy = (gr.Button(visible=False), gr.Button(value="Stop", visible=True, interactive=True))
             yield (progress.export_progress("starting", 0, 0), *busy, job.id)
-            while job.ended is None:
+            while job.result is None:
                 for event in job.events(self.config.poll_s):
-                    if isinstance(event, Waiting):
-                        yield (progress.export_progress("", 0, 0, event.place), *((gr.skip(),) * 3))
+                    if isinstance(event, QueueEvent):
+                        yield (progress.export_progress("", 0, 0, event.position), *((gr.skip(),) * 3))
                     elif isinstance(event, Progress):
                         yield (progress.export_progress(event.note, event.done, event.total), *((gr.skip(),) * 3))
-            if job.ended.value is not None:
+            if job.result.value is not None:
                 yield ("", *idle, None)
             else:
-                text = job.ended.problem or "Stopped; there is no kit."
-                yield (common.notice(text, "error" if job.ended.problem else "note"), *idle, None)
+                text = job.result.problem or "Stopped; there is no kit."
+                yield (common.notice(text, "error" if job.result.problem else "note"), *idle, None)
         finally:
-            self.let_go(job)
+            self.release(job)
 
     def kit_made(self, key: str | None) -> dict[str, Any]:
         """Downloads and Try it once an export has ended, well or not; its last words stay."""
@@ -424,7 +425,7 @@ class Callbacks:
             return common.notice(str(error))
         except Exception:  # noqa: BLE001 - a visitor gets a sentence, the log the rest
             _log.exception("a picture could not be tried")
-            return common.notice(OUR_FAULT)
+            return common.notice(INTERNAL_ERROR)
         return downloads.prediction(rgb, depth, view, facts)
 
     def predict(
@@ -444,7 +445,7 @@ class Callbacks:
         return rgb, depth, facts, view
 
 
-class Watch:
+class ProgressTracker:
     """What is known of a run from its events."""
 
     def __init__(self, stages_s: Callable[[], dict[str, float] | None]) -> None:
@@ -455,22 +456,22 @@ class Watch:
         self._since: float | None = None
         self._range: Any = None
 
-    def hear(self, job: Job[Any], timeout_s: float) -> bool:
+    def poll(self, job: Job[Any], timeout_s: float) -> bool:
         """Take in what has happened; whether that is worth showing."""
         news = False
         for event in job.events(timeout_s):
             if event is not None:
-                self.take(event)
+                self.update(event)
                 news = True
         if job.stopping and not self.live.stopping:
             self.live.stopping = news = True
         return news
 
-    def take(self, event: object) -> None:
+    def update(self, event: object) -> None:
         import time
 
-        if isinstance(event, Waiting):
-            self.live.place = event.place
+        if isinstance(event, QueueEvent):
+            self.live.place = event.position
         elif isinstance(event, Progress):
             if event.stage != self.live.stage:
                 self._since = time.monotonic()
@@ -479,11 +480,11 @@ class Watch:
             self.live.note = event.note
             if event.stage in ORDER and self._stages_s is not None:
                 spent = time.monotonic() - (self._since or time.monotonic())
-                self.live.left_s = left_s(self._stages_s, event.stage, self.live.share, spent)
-        elif isinstance(event, Learning):
+                self.live.left_s = remaining_s(self._stages_s, event.stage, self.live.share, spent)
+        elif isinstance(event, RefineStepEvent):
             self._learn(event)
 
-    def _learn(self, event: Learning) -> None:
+    def _learn(self, event: RefineStepEvent) -> None:
         from sfmttr.viz import colormap
 
         step = event.step
@@ -501,17 +502,19 @@ def visitor(request: gr.Request | None) -> str:
     return str(getattr(request, "session_hash", None) or "")
 
 
-def wished(place: str, metres: float | None, height: float | None, *, bundle: bool = False) -> ExportWish:
+def parse_export_request(
+    place: str, metres: float | None, height: float | None, *, bundle: bool = False
+) -> ExportRequest:
     """What an export is asked for. Raises `ConfigError`."""
-    known = known_depth(place, metres)
+    known = parse_known_depth(place, metres)
     if height and not (math.isfinite(height) and height > 0):
         raise ConfigError("Give the camera's height in metres, more than 0, or 0 if you do not know it.")
     if known and height:
         raise ConfigError("Give a known distance or the camera's height, not both: they may contradict each other.")
-    return ExportWish(known, float(height) if height else None, bundle)
+    return ExportRequest(known, float(height) if height else None, bundle)
 
 
-def known_depth(place: str, metres: float | None) -> tuple[int, int, int, float] | None:
+def parse_known_depth(place: str, metres: float | None) -> tuple[int, int, int, float] | None:
     """Frame, row, column and metres of a distance that was measured. Raises `ConfigError`."""
     if not (place or "").strip() and not metres:
         return None

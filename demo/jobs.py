@@ -19,11 +19,11 @@ from sfmttr.errors import Cancelled, SfmttrError
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-OUR_FAULT = "Something went wrong on our side, and it was noted: please try again, or try another clip."
+INTERNAL_ERROR = "Something went wrong on our side, and it was noted: please try again, or try another clip."
 
 
 @dataclass(frozen=True)
-class Ended(Generic[T]):
+class JobResult(Generic[T]):
     """How a job ended: with a value, with a sentence, or stopped (neither)."""
 
     value: T | None = None
@@ -42,7 +42,7 @@ class Job(Generic[T]):
         self._work = work
         self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self.ended: Ended[T] | None = None
+        self.result: JobResult[T] | None = None
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name=f"job-{self.id}", daemon=True)
 
@@ -82,15 +82,15 @@ class Job(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self.ended = Ended(value=self._work(self._tell))
+            self.result = JobResult(value=self._work(self._tell))
         except Cancelled:
-            self.ended = Ended()
+            self.result = JobResult()
         except SfmttrError as error:
-            self.ended = Ended(problem=str(error))
+            self.result = JobResult(problem=str(error))
         except Exception:  # noqa: BLE001
             # Whatever it is, the visitor gets a sentence and the log the rest.
             _log.exception("a job failed")
-            self.ended = Ended(problem=OUR_FAULT)
+            self.result = JobResult(problem=INTERNAL_ERROR)
         finally:
             self._events.put(None)  # wakes who waits
 

@@ -17,8 +17,8 @@ from sfmttr.config import Preset
 from . import api, environment, theme
 from .config import Example, PageConfig
 from .examples import prepare_in_background
-from .handlers import Callbacks
-from .network_choices import Choices
+from .handlers import Handlers
+from .network_choices import NetworkChoices
 from .routes import make_router
 from .service import Service
 from .sessions import sweep_forever
@@ -54,7 +54,7 @@ class Page:
 def build_page(config: PageConfig | None = None, service: Service | None = None) -> Page:
     """The page, not yet launched."""
     service = service or Service(config or PageConfig())
-    config, calls = service.config, Callbacks(service)
+    config, calls = service.config, Handlers(service)
     with gr.Blocks(
         title="SfM-TTR: a depth network of your own place", delete_cache=(3600, int(config.keep_s))
     ) as blocks:
@@ -72,7 +72,7 @@ def build_page(config: PageConfig | None = None, service: Service | None = None)
 # ----------------------------------------------------------------------------------------- layout
 
 
-def _form(config: PageConfig, choices: Choices) -> dict[str, Any]:
+def _form(config: PageConfig, choices: NetworkChoices) -> dict[str, Any]:
     c: dict[str, Any] = {}
     with gr.Row(elem_id="form", equal_height=False):
         with gr.Column(scale=6, min_width=320):
@@ -99,7 +99,7 @@ def _form(config: PageConfig, choices: Choices) -> dict[str, Any]:
             c["preview"] = gr.HTML("", elem_id="preview")
         with gr.Column(scale=6, min_width=320):
             c["network"] = gr.Dropdown(
-                choices.listed(), value=config.network, label="Network", elem_id="network", filterable=False
+                choices.options(), value=config.network, label="Network", elem_id="network", filterable=False
             )
             c["other"] = gr.Textbox(
                 "",
@@ -111,7 +111,7 @@ def _form(config: PageConfig, choices: Choices) -> dict[str, Any]:
                 visible=False,
                 elem_id="other",
             )
-            c["about"] = gr.HTML(inputs.about(choices.look(config.network)), elem_id="about")
+            c["about"] = gr.HTML(inputs.about(choices.describe(config.network)), elem_id="about")
             c["preset"] = gr.Radio(list(PRESETS), value=str(config.preset), label="Preset", elem_id="preset")
             with gr.Accordion("Advanced", open=False, elem_id="advanced"):
                 c["max_frames"] = gr.Slider(
@@ -246,14 +246,14 @@ one and never asks for it again (seen with gradio 6.31): nothing is drawn, ever.
 
 def _wire(
     blocks: gr.Blocks,
-    calls: Callbacks,
+    calls: Handlers,
     c: dict[str, Any],
     chosen: gr.State,
     job: gr.State,
     kit_job: gr.State,
     key: gr.State,
 ) -> None:
-    wishes = [*api.wishes_of(c), c["other"]]
+    wishes = [*api.form_components(c), c["other"]]
     preview = [chosen, c["preview"], c["go"]]
     shown = [c[name] for name in SHOWN]
     show = functools.partial(_named, calls.show, c)
@@ -345,7 +345,7 @@ def _with_request(call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[
     return called
 
 
-def _example_call(calls: Callbacks, example: Example) -> Callable[..., Any]:
+def _example_call(calls: Handlers, example: Example) -> Callable[..., Any]:
     def pressed(*wishes: Any) -> Any:
         return calls.example(example.name, *wishes)
 
@@ -359,7 +359,7 @@ def launch(page: Page, *, port: int | None = None, block: bool = True, quiet: bo
     """Serve the page; give its address. Runs until it is interrupted, or with `block=False` in the background."""
     config = page.service.config
     if not environment.is_private():
-        environment.withhold_token()
+        environment.disable_hub_token()
     app, url, _ = page.blocks.launch(
         server_port=port or config.port,
         prevent_thread_lock=True,

@@ -14,7 +14,7 @@ from sfmttr.networks.huggingface import repository
 from sfmttr.networks.huggingface.model_id import HubName, looks_like_hub_name
 
 from .environment import has_gpu
-from .eta import Effort
+from .eta import CostModel
 
 OTHER = "another"
 """The choice that opens a field to type a model's name in."""
@@ -26,7 +26,7 @@ _TREE = re.compile(r"/(?:tree|blob|resolve)/([^/?#]+).*$|[?#].*$")
 _WORD = re.compile(r"[\w-][\w.-]*")
 
 
-class Choices:
+class NetworkChoices:
     """What can be chosen, and what has been found out about it."""
 
     def __init__(self, most_parameters: int) -> None:
@@ -34,11 +34,11 @@ class Choices:
         self._seen: dict[str, NetworkSummary] = {}
         self._lock = threading.Lock()
 
-    def listed(self) -> list[tuple[str, str]]:
+    def options(self) -> list[tuple[str, str]]:
         """(label, name) of every network with a name of ours, then what opens the field for others."""
         return [*((_label(each), each.info.name) for each in networks.describe_all()), (_OTHER_LABEL, OTHER)]
 
-    def asked(self, network: str, other: str, *, folders: bool) -> str:
+    def resolve(self, network: str, other: str, *, folders: bool) -> str:
         """The name that `networks.load` takes for what was chosen, and typed in case that is `OTHER`.
 
         Raises `NetworkError` for what cannot be a name. Unless `folders` are allowed the disk is not looked at, so that
@@ -65,8 +65,8 @@ class Choices:
             "your own machine, by a page that nobody else can open."
         )
 
-    def look(self, name: str) -> NetworkSummary:
-        """What is known of a network that `asked` gave; of others than ours the small files are read, once.
+    def describe(self, name: str) -> NetworkSummary:
+        """What is known of a network that `resolve` gave; of others than ours the small files are read, once.
 
         It takes as long as the Hub takes to answer. Raises `NetworkError` and `WeightsError` for what cannot be used.
         """
@@ -87,7 +87,7 @@ class Choices:
             )
         return seen
 
-    def effort(self, name: str) -> Effort | None:
+    def cost_model(self, name: str) -> CostModel | None:
         """What a network asks of this machine; None while nothing is known of it."""
         with self._lock:
             seen = self._seen.get(name)
@@ -97,7 +97,7 @@ class Choices:
             seen = seen or networks.describe(name)
         except SfmttrError:
             return None
-        return Effort.of(seen.parameters, of_hub=seen.model is not None, on_gpu=has_gpu())
+        return CostModel.from_size(seen.parameters, of_hub=seen.model is not None, on_gpu=has_gpu())
 
 
 def _without_address(text: str) -> str:

@@ -1,7 +1,7 @@
 """The line before the machine: one heavy piece of work at a time, first come first served, and everybody knows where
 they stand.
 
-Gradio's own queue would do the first; it does not tell clients of the API their place, nor let the page's own work
+Gradio's own queue would do the first; it does not tell clients of the API their position, nor let the page's own work
 (preparing examples) step back for visitors.
 """
 
@@ -17,11 +17,11 @@ from sfmttr.errors import SfmttrError
 _POLL_S = 0.2
 
 
-class LineFullError(SfmttrError):
+class QueueFullError(SfmttrError):
     """Too many are waiting."""
 
 
-class Line:
+class WorkQueue:
     """Who has the machine, and who waits for it."""
 
     def __init__(self, length: int) -> None:
@@ -40,19 +40,19 @@ class Line:
         return not self._tickets
 
     @contextmanager
-    def turn(self, on_place: Callable[[int], None]) -> Iterator[None]:
+    def acquire(self, on_position: Callable[[int], None]) -> Iterator[None]:
         """Wait for the machine and hold it.
 
-        `on_place` hears a few times a second how many are before us (0: it is our turn); what it raises ends the
-        waiting. Raises `LineFullError`.
+        `on_position` hears a few times a second how many are before us (0: it is our turn); what it raises ends the
+        waiting. Raises `QueueFullError`.
         """
         ticket = self._join()
         try:
-            while place := self._place(ticket):
-                on_place(place)
+            while position := self._position(ticket):
+                on_position(position)
                 with self._changed:
                     self._changed.wait(_POLL_S)
-            on_place(0)
+            on_position(0)
             yield
         finally:
             self._leave(ticket)
@@ -60,12 +60,12 @@ class Line:
     def _join(self) -> int:
         with self._changed:
             if len(self._tickets) > self._length:
-                raise LineFullError(f"{self.waiting} people are waiting already: please come back in a few minutes.")
+                raise QueueFullError(f"{self.waiting} people are waiting already: please come back in a few minutes.")
             ticket = next(self._numbers)
             self._tickets.append(ticket)
             return ticket
 
-    def _place(self, ticket: int) -> int:
+    def _position(self, ticket: int) -> int:
         with self._changed:
             return self._tickets.index(ticket)
 

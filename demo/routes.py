@@ -56,7 +56,7 @@ def make_router(service: Service) -> APIRouter:
         from . import downloads
 
         try:
-            path = downloads.file_of(session_of(id), name)
+            path = downloads.download_path(session_of(id), name)
         except (KeyError, SfmttrError):
             raise HTTPException(404, "There is no such file of this run.") from None
         return FileResponse(path, filename=None if name.endswith((".mp4", ".png")) else name)

@@ -14,8 +14,8 @@ from sfmttr.config import RunConfig
 from sfmttr.types import Progress
 
 from . import zerogpu
-from .eta import Rates
-from .export_worker import ExportWish, export
+from .eta import TimingHistory
+from .export_worker import ExportRequest, export
 from .sessions import Session
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 FROM_CACHE = "from the cache"
-Tell = Callable[[object], None]
+OnEvent = Callable[[object], None]
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueueEvent:
     """So many are before us."""
 
-    place: int
+    position: int
 
 
 @dataclass(frozen=True)
-class Learning:
+class RefineStepEvent:
     """One step of the refinement; now and then with what the network says of the first frame."""
 
     step: RefineStep
@@ -47,11 +47,11 @@ def run_into(
     clip: Path,
     config: RunConfig,
     backend: Backend,
-    tell: Tell,
-    rates: Rates,
+    tell: OnEvent,
+    timings: TimingHistory,
     live_every_s: float = float("inf"),
 ) -> None:
-    """Run the pipeline into the session's folder, telling `Progress` and `Learning`."""
+    """Run the pipeline into the session's folder, telling `Progress` and `RefineStepEvent`."""
     from sfmttr.run import pipeline  # torch takes seconds to import: tell the visitor something first
 
     from .run_view import save_points
@@ -69,20 +69,20 @@ def run_into(
         now, depth = time.monotonic(), None
         if now - shown_at >= live_every_s:
             shown_at, depth = now, live.depth(zerogpu.LIVE_FRAME)
-        tell(Learning(step, depth))
+        tell(RefineStepEvent(step, depth))
 
     result = pipeline.run(clip, session.run, config, on_progress, on_step, backend)
     tell(Progress("outputs", 1, 1))
     save_points(result, session)
-    timings = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
-    rates.learn(timings, len(result.frames), config.network, str(config.preset))
+    measured_s = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
+    timings.record_run(measured_s, len(result.frames), config.network, str(config.preset))
 
 
-def export_into(session: Session, wish: ExportWish, tell: Tell, rates: Rates) -> None:
+def export_into(session: Session, wish: ExportRequest, tell: OnEvent, timings: TimingHistory) -> None:
     """Export the session's run, telling `Progress`."""
     from sfmttr.io.json_files import read_json
     from sfmttr.run.manifest import REPORT
 
     started = time.monotonic()
     export(session.run, wish, tell)
-    rates.learn_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))
+    timings.record_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))

@@ -79,7 +79,7 @@ def free_memory() -> None:
 
 
 @dataclass(frozen=True)
-class StepNews:
+class StepUpdate:
     """One step, and now and then what the network says of `LIVE_FRAME`."""
 
     step: RefineStep
@@ -87,7 +87,7 @@ class StepNews:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """The end of a piece: the whole result, or where to go on."""
 
     result: RefineResult | None
@@ -113,15 +113,15 @@ def predict_duration(network: DepthNetwork, images: Tensor) -> int:
     return _whole(START_S + _sending_s(network) + PREDICT_S * _size(network) * len(images))
 
 
-def most_predicted(network: DepthNetwork) -> int:
+def max_frames_per_call(network: DepthNetwork) -> int:
     """Frames that one call has time for."""
     return max(1, int((MAX_CALL_S - START_S - _sending_s(network)) / (PREDICT_S * _size(network))))
 
 
 def refine_on_gpu(
     task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float
-) -> Iterator[StepNews | bytes]:
-    """Go on from `checkpoint` until the seconds that were asked for are nearly over; last comes a packed `Piece`."""
+) -> Iterator[StepUpdate | bytes]:
+    """Go on from `checkpoint` until the seconds that were asked for are nearly over; last comes a packed `Chunk`."""
     from sfmttr.utils.device import choose_compute
 
     began = time.monotonic()
@@ -133,11 +133,11 @@ def refine_on_gpu(
         now = time.monotonic()
         shown = now - told >= _LIVE_EVERY_S or step.index == step.total
         told = now if shown else told
-        yield StepNews(step, refinement.depth(LIVE_FRAME) if shown else None)
+        yield StepUpdate(step, refinement.depth(LIVE_FRAME) if shown else None)
         if now > until and step.index < step.total:
-            yield Piece(None, refinement.checkpoint(), (now - started) / steps).packed()
+            yield Chunk(None, refinement.checkpoint(), (now - started) / steps).packed()
             return
-    yield Piece(refinement.result(), None, (time.monotonic() - started) / max(steps, 1)).packed()
+    yield Chunk(refinement.result(), None, (time.monotonic() - started) / max(steps, 1)).packed()
 
 
 def refine_duration(task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float) -> int:
@@ -201,7 +201,7 @@ class ZeroGpuBackend:
         from sfmttr.types import Progress
 
         on_progress(Progress(stage, 0, len(images), "waiting for a GPU"))
-        most = most_predicted(network)
+        most = max_frames_per_call(network)
         parts = []
         for first in range(0, len(images), most):
             parts.append(self._predict(network, images[first : first + most]))
@@ -213,7 +213,7 @@ class ZeroGpuBackend:
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
         left = round(task.config.steps / task.network.late_cost) if task.config.match_time_budget else task.config.steps
         while True:
-            piece: Piece | None = None
+            piece: Chunk | None = None
             for news in self._refine(task, checkpoint, left, step_s):
                 if isinstance(news, bytes):
                     piece = pickle.loads(news)  # from our own child

@@ -16,7 +16,7 @@ from .common import megabytes, picture_uri
 
 
 @dataclass(frozen=True)
-class Offer:
+class DownloadItem:
     """Something to take home."""
 
     name: str
@@ -25,7 +25,7 @@ class Offer:
     size: int
 
 
-def downloads(key: str, offers: Sequence[Offer]) -> str:
+def downloads(key: str, offers: Sequence[DownloadItem]) -> str:
     """Links, the kit first."""
     cards = "".join(
         f'<a class="offer" href="view/{escape(key)}/file/{escape(each.name)}" download="{escape(each.name)}">'

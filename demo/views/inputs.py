@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from sfmttr.types import DepthKind
 
-from ..eta import words as duration_words
+from ..eta import format_duration
 
 if TYPE_CHECKING:
     from sfmttr.networks import NetworkSummary
     from sfmttr.networks.info import NetworkInfo
 
-    from ..clip_preview import Look
+    from ..clip_preview import ClipPreview
 from .common import notice, picture_uri
 
 _KINDS = {
@@ -48,14 +48,14 @@ def looking_up(name: str) -> str:
     )
 
 
-def preview(look: Look, seconds: float | None, waiting: int, warnings: Sequence[str]) -> str:
+def preview(look: ClipPreview, seconds: float | None, waiting: int, warnings: Sequence[str]) -> str:
     """What is known of a clip before anything is done with it."""
     info = look.info
     facts = [("Frames used", f"{look.frames}" + (f" of {info.frames}" if info.frames else ""))]
     if look.used_s is not None:
         facts.insert(0, ("Length", f"{look.used_s:.1f} s"))
     facts.append(("Size", f"{info.hw[1]} × {info.hw[0]}"))
-    facts.append(("Time here", "depends on the network" if seconds is None else duration_words(seconds)))
+    facts.append(("Time here", "depends on the network" if seconds is None else format_duration(seconds)))
     if waiting:
         facts.append(("In line", f"{waiting} before you"))
     pictures = "".join(f'<img alt="" src="{picture_uri(each, 320)}">' for each in look.pictures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sfmttr.sfm.reconstruction import another_try
 
-from ..eta import words as duration_words
+from ..eta import format_duration
 from .charts import Mark, Series, line_chart
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def live(state: Live) -> str:
     names = [name for name, _ in STEPS]
     at = names.index(current) if current in names else -1
     items = "".join(_step_item(i, at, title, state) for i, (_, title) in enumerate(STEPS))
-    left = f"{duration_words(state.left_s)} left" if state.left_s is not None and state.left_s > 0 else ""
+    left = f"{format_duration(state.left_s)} left" if state.left_s is not None and state.left_s > 0 else ""
     return (
         f'<div class="live"><ol class="steps">{items}</ol>'
         f'<p class="left" aria-live="polite">{escape(left)}</p>{_live_pictures(state)}</div>'

@@ -16,11 +16,11 @@ from PIL import Image
 from demo.api import Endpoints
 from demo.config import Example
 from demo.eta import ORDER
-from demo.export_worker import ExportWish
-from demo.handlers import Callbacks, Chosen, Watch, Wishes, known_depth, wished
-from demo.jobs import OUR_FAULT
+from demo.export_worker import ExportRequest
+from demo.handlers import Handlers, ProgressTracker, RunRequest, SelectedClip, parse_export_request, parse_known_depth
+from demo.jobs import INTERNAL_ERROR
 from demo.run_view import view_of, webp
-from demo.runner import Waiting
+from demo.runner import QueueEvent
 from demo.service import Service
 from demo.views import common, progress
 from demo.views.common import picture_uri
@@ -47,9 +47,9 @@ class Bench:
     def __init__(self, folder: Path, clip: Path, sfm: FakeSfm) -> None:
         self.clip, self.sfm = clip, sfm
         self.service: Service = cpu_service(folder, least_frames=3)
-        self.calls = Callbacks(self.service)
+        self.calls = Handlers(self.service)
 
-    def choose(self, *form: Any) -> Chosen:
+    def choose(self, *form: Any) -> SelectedClip:
         chosen, _, button = self.calls.upload([str(self.clip)], *(form or FORM))
         assert chosen is not None
         assert button.interactive
@@ -68,7 +68,7 @@ class Bench:
         """Whether no work is left: no job, no thread, nobody in line, no folder of a run."""
         threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("job-")]
         runs = [path for path in (self.service.config.folder / "visitors").glob("*/run")]
-        return not threads and not runs and self.service.line.idle and self.service.jobs.running == 0
+        return not threads and not runs and self.service.queue.idle and self.service.jobs.running == 0
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_link_finds_the_run_again_and_only_that(bench: Bench) -> None:
             self.query_params = query
 
     key = bench.finish()
-    calls = Callbacks(cpu_service(bench.service.config.folder))  # as after a restart
+    calls = Handlers(cpu_service(bench.service.config.folder))  # as after a restart
     assert calls.opened(Request(run=key)) == (key, "")  # type: ignore[arg-type]
     assert calls.opened(Request()) == (None, "")  # type: ignore[arg-type]
     nothing, words = calls.opened(Request(run="x" * 22))  # type: ignore[arg-type]
@@ -326,7 +326,7 @@ def test_a_wrong_setting_is_one_sentence_and_the_next_run_works(
     last = list(bench.calls.run(chosen, *form))[-1]
     assert re.search(sentence, last[0])
     assert "Traceback" not in last[0]
-    assert OUR_FAULT not in last[0]
+    assert INTERNAL_ERROR not in last[0]
     assert 'role="alert"' in last[0]
     assert bench.quiet()
     assert bench.calls.show(bench.finish())["results"].visible
@@ -336,7 +336,7 @@ def test_a_defect_of_ours_is_a_sentence_and_a_line_in_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pipeline, "run", lambda *_, **__: 1 / 0)
-    assert OUR_FAULT in bench.run()[-1][0]
+    assert INTERNAL_ERROR in bench.run()[-1][0]
     assert "ZeroDivisionError" in caplog.text
     assert bench.quiet()
 
@@ -364,23 +364,23 @@ def test_settings_change_the_estimate(bench: Bench) -> None:
 
 
 def test_known_depths() -> None:
-    assert known_depth("", None) is None
-    assert known_depth("3, 20, 40", 2.5) == (3, 20, 40, 2.5)
+    assert parse_known_depth("", None) is None
+    assert parse_known_depth("3, 20, 40", 2.5) == (3, 20, 40, 2.5)
     for place, metres in (("", 2.0), ("3, 20", 2.0), ("a, b, c", 2.0), ("3, 20, 40", None), ("3, 20, 40", -1.0)):
         with pytest.raises(ConfigError):
-            known_depth(place, metres)
+            parse_known_depth(place, metres)
 
 
 def test_metres_are_asked_for_one_way() -> None:
-    assert wished("", 0, 0) == ExportWish()
-    assert wished("", 0, 1.6) == ExportWish(camera_height_m=1.6)
+    assert parse_export_request("", 0, 0) == ExportRequest()
+    assert parse_export_request("", 0, 1.6) == ExportRequest(camera_height_m=1.6)
     for asked in (("3, 20, 40", 2.5, 1.6), ("", 0, -1.0), ("", 0, float("nan"))):
         with pytest.raises(ConfigError):
-            wished(*asked)
+            parse_export_request(*asked)
 
 
 def test_no_file_of_the_server_is_named_as_intrinsics() -> None:
-    wishes = Wishes.of((TINY, "fast", 12, None, None, "secret.json", 0, False))
+    wishes = RunRequest.parse((TINY, "fast", 12, None, None, "secret.json", 0, False))
     with pytest.raises(IntrinsicsError):
         wishes.run_config(cpu_service(Path("nowhere"), least_frames=3).config, TINY)
 
@@ -391,7 +391,7 @@ def test_no_file_of_the_server_is_named_as_intrinsics() -> None:
 def test_an_example_that_is_not_ready_can_be_run_live(bench: Bench) -> None:
     example = Example("mine", "Mine", bench.clip, "words")
     service = cpu_service(bench.service.config.folder, examples=(example,), least_frames=3)
-    calls = Callbacks(service)
+    calls = Handlers(service)
     chosen, _, button, _, key, words = calls.example("mine", *FORM)
     assert (chosen.example, key) == ("mine", None)
     assert button.interactive
@@ -410,7 +410,7 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
     service.examples.make(example, lambda _: None, service)
     service = cpu_service(bench.service.config.folder, **wanted)
     assert list(service.examples.missing()) == []
-    calls = Callbacks(service)
+    calls = Handlers(service)
     *_, key, words = calls.example("mine", *FORM)
     assert (key, words) == ("example-mine", "")
     shown = calls.show(key)
@@ -430,15 +430,15 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
 
 
 def test_the_line_is_told_before_anything_else() -> None:
-    watch = Watch(lambda: dict.fromkeys(ORDER, 1.0))
-    watch.take(Waiting(2))
+    watch = ProgressTracker(lambda: dict.fromkeys(ORDER, 1.0))
+    watch.update(QueueEvent(2))
     assert "number 2 in line" in progress.live(watch.live)
-    watch.take(Waiting(0))
-    watch.take(Progress("sfm", 2, 10, f"mapping, {Recipe().name}"))
+    watch.update(QueueEvent(0))
+    watch.update(Progress("sfm", 2, 10, f"mapping, {Recipe().name}"))
     html = progress.live(watch.live)
     assert "placing cameras, 2 of 10" in html
     assert "another try" not in html
-    watch.take(Progress("sfm", 3, 10, "mapping, forward"))
+    watch.update(Progress("sfm", 3, 10, "mapping, forward"))
     html = progress.live(watch.live)
     assert "placing cameras, 3 of 10 (another try: forward)" in html
     assert 'aria-current="step"' in html

@@ -18,10 +18,10 @@ import yaml
 from demo import environment
 from demo.api import Endpoints
 from demo.config import PageConfig
-from demo.eta import Effort, Rates, total_s
-from demo.handlers import Callbacks
-from demo.jobs import OUR_FAULT
-from demo.network_choices import OTHER, Choices
+from demo.eta import CostModel, TimingHistory, total_s
+from demo.handlers import Handlers
+from demo.jobs import INTERNAL_ERROR
+from demo.network_choices import OTHER, NetworkChoices
 from demo.run_view import view_of
 from sfmttr import networks
 from sfmttr.config import RECIPES, Preset
@@ -52,15 +52,15 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def choices() -> Choices:
-    return Choices(most_parameters=1_500_000_000)
+def choices() -> NetworkChoices:
+    return NetworkChoices(most_parameters=1_500_000_000)
 
 
 # ------------------------------------------------------------------------------------------- names
 
 
-def test_ours_are_listed_first_then_the_hubs_then_any_other(choices: Choices) -> None:
-    listed = choices.listed()
+def test_ours_are_listed_first_then_the_hubs_then_any_other(choices: NetworkChoices) -> None:
+    listed = choices.options()
     assert [name for _, name in listed] == [*networks.names(), OTHER]
     labels = {name: label for label, name in listed}
     assert labels["bundled"] == "bundled · 1.9 M parameters · Apache-2.0 · weights here"
@@ -85,9 +85,9 @@ def test_ours_are_listed_first_then_the_hubs_then_any_other(choices: Choices) ->
         ("bundled", "bundled"),
     ],
 )
-def test_a_model_may_be_named_as_people_name_it(choices: Choices, typed: str, name: str) -> None:
-    assert choices.asked(OTHER, typed, folders=False) == name
-    assert choices.asked(typed, "", folders=False) == name  # by a program
+def test_a_model_may_be_named_as_people_name_it(choices: NetworkChoices, typed: str, name: str) -> None:
+    assert choices.resolve(OTHER, typed, folders=False) == name
+    assert choices.resolve(typed, "", folders=False) == name  # by a program
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_a_model_may_be_named_as_people_name_it(choices: Choices, typed: str, na
         ("hf:", "no model of the Hugging Face Hub"),
     ],
 )
-def test_what_cannot_be_a_name_is_said(choices: Choices, typed: str, sentence: str) -> None:
+def test_what_cannot_be_a_name_is_said(choices: NetworkChoices, typed: str, sentence: str) -> None:
     with pytest.raises(NetworkError, match=sentence):
-        choices.asked(OTHER, typed, folders=False)
+        choices.resolve(OTHER, typed, folders=False)
 
 
 def test_where_others_can_open_the_page_nobody_learns_what_lies_on_its_disk(
-    choices: Choices, room_model: Path, monkeypatch: pytest.MonkeyPatch
+    choices: NetworkChoices, room_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def looked(*_: object, **__: object) -> bool:
         raise AssertionError("the disk was looked at")
@@ -129,18 +129,18 @@ def test_where_others_can_open_the_page_nobody_learns_what_lies_on_its_disk(
         "/etc,size=9",
     ):
         with pytest.raises(NetworkError) as refused:
-            choices.asked(OTHER, typed, folders=False)
+            choices.resolve(OTHER, typed, folders=False)
         refusals.add(str(refused.value))
     assert len(refusals) == 1
     assert "only on your own machine" in refusals.pop()
     with pytest.raises(NetworkError, match="no network is called 'examples'"):
-        choices.asked(OTHER, "examples", folders=False)
+        choices.resolve(OTHER, "examples", folders=False)
 
 
-def test_on_ones_own_machine_a_folder_is_taken(choices: Choices, room_model: Path) -> None:
-    assert choices.asked(OTHER, str(room_model), folders=True) == str(room_model)
+def test_on_ones_own_machine_a_folder_is_taken(choices: NetworkChoices, room_model: Path) -> None:
+    assert choices.resolve(OTHER, str(room_model), folders=True) == str(room_model)
     with pytest.raises(NetworkError, match="neither a model on the Hub nor a folder"):
-        choices.asked(OTHER, str(room_model / "no"), folders=True)
+        choices.resolve(OTHER, str(room_model / "no"), folders=True)
 
 
 # ------------------------------------------------------------------------------------------- where
@@ -258,11 +258,11 @@ def test_whose_run_it_is_reaches_the_callback() -> None:
 # ------------------------------------------------------------------------------------- what it is
 
 
-def calls_of(folder: Path, **config: Any) -> Callbacks:
-    return Callbacks(cpu_service(folder / "page", **{"folders": True, "least_frames": 3, **config}))
+def calls_of(folder: Path, **config: Any) -> Handlers:
+    return Handlers(cpu_service(folder / "page", **{"folders": True, "least_frames": 3, **config}))
 
 
-def said(calls: Callbacks, network: str, typed: str = "", request: Any = None) -> list[str]:
+def said(calls: Handlers, network: str, typed: str = "", request: Any = None) -> list[str]:
     return [re.sub(r"<[^>]+>", "", words) for _, words in calls.about(network, typed, request)]
 
 
@@ -303,7 +303,7 @@ def form(typed: str, preset: str = "fast") -> tuple[Any, ...]:
     return (OTHER, preset, 12, None, None, "", 0, False, typed)
 
 
-def ended(calls: Callbacks, clip: Path, typed: str, request: Any = None) -> tuple[Any, ...]:
+def ended(calls: Handlers, clip: Path, typed: str, request: Any = None) -> tuple[Any, ...]:
     chosen, _, button = calls.upload([str(clip)], *form(typed))
     assert chosen is not None
     assert button.interactive
@@ -343,9 +343,9 @@ def test_what_is_no_depth_network_is_one_sentence_and_the_next_run_works(
         last = ended(calls, clip, typed)
         assert re.search(sentence, last[0], re.IGNORECASE), last[0]
         assert 'role="alert"' in last[0]
-        assert OUR_FAULT not in last[0]
+        assert INTERNAL_ERROR not in last[0]
         assert last[4] is None
-        assert calls.service.line.idle
+        assert calls.service.queue.idle
         assert calls.service.jobs.running == 0
     quick(monkeypatch)
     assert isinstance(ended(calls, clip, str(room_model))[4], str)
@@ -353,7 +353,7 @@ def test_what_is_no_depth_network_is_one_sentence_and_the_next_run_works(
 
 def test_it_is_refused_before_anybody_waits_for_it(clip: Path, tmp_path: Path) -> None:
     calls = calls_of(tmp_path)
-    with calls.service.line.turn(lambda place: None):  # somebody is at work
+    with calls.service.queue.acquire(lambda place: None):  # somebody is at work
         assert "not a depth network" in ended(calls, clip, str(write_other_model(tmp_path / "bert")))[0]
 
 
@@ -484,11 +484,11 @@ def test_unrefined_disparity_is_shown_for_what_it_is(
 
 
 def test_nobody_is_promised_two_minutes_where_it_takes_twenty(tmp_path: Path) -> None:
-    rates = Rates(tmp_path / "rates.json")
+    rates = TimingHistory(tmp_path / "rates.json")
 
     def minutes(name: str, preset: str, *, on_gpu: bool = False) -> float:
         known = networks.describe(name)
-        effort = Effort.of(known.parameters, of_hub=known.model is not None, on_gpu=on_gpu)
+        effort = CostModel.from_size(known.parameters, of_hub=known.model is not None, on_gpu=on_gpu)
         return total_s(rates.stages_s(60, name, preset, effort)) / 60
 
     assert minutes("bundled", "fast") < 2
@@ -497,7 +497,7 @@ def test_nobody_is_promised_two_minutes_where_it_takes_twenty(tmp_path: Path) ->
     assert minutes("depth-anything-v2-large", "default") > 3 * minutes("depth-anything-v2-small", "default")
     assert minutes("depth-anything-v2-small", "fast", on_gpu=True) < 3
     assert minutes("adabins", "default") > 5 * minutes("bundled", "default")
-    rates.learn({"disparity": 120.0, "before": 3.0, "refine": 90.0}, 60, "depth-anything-v2-small", "fast")
+    rates.record_run({"disparity": 120.0, "before": 3.0, "refine": 90.0}, 60, "depth-anything-v2-small", "fast")
     stages = rates.stages_s(60, "depth-anything-v2-small", "fast")
     assert (stages["before"], stages["refine"]) == (pytest.approx(123.0), pytest.approx(90.0))
 

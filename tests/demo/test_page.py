@@ -261,7 +261,7 @@ def quiet_within(service: Service, seconds: float) -> float:
 def leftovers(service: Service) -> list[str]:
     """Jobs, child processes, temporary files and unfinished folders."""
     found = [f"{service.jobs.running} jobs"] if service.jobs.running else []
-    found += [] if service.line.idle else ["somebody in line"]
+    found += [] if service.queue.idle else ["somebody in line"]
     found += [f"child: {line}" for line in own_children()]
     found += [str(path) for path in (service.config.folder / "tmp").glob("sfmttr-*")]
     visitors = service.config.folder / "visitors"

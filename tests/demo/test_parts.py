@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from demo import api, clip_preview, export_worker
-from demo.clip_preview import look_at, warnings
-from demo.eta import Rates, left_s, total_s, words
-from demo.export_worker import ExportFailedError, ExportWish, export
-from demo.jobs import OUR_FAULT, Job, Jobs
-from demo.queue import Line, LineFullError
+from demo.clip_preview import preview_clip, warnings
+from demo.eta import TimingHistory, format_duration, remaining_s, total_s
+from demo.export_worker import ExportFailedError, ExportRequest, export
+from demo.jobs import INTERNAL_ERROR, Job, Jobs
+from demo.queue import QueueFullError, WorkQueue
 from demo.sessions import SessionStore
 from demo.uploads import keep_upload, safe_name
 from demo.views.charts import Mark, Series, line_chart
@@ -86,11 +86,11 @@ def test_looking_at_a_folder_keeps_it(store: SessionStore) -> None:
 
 
 def test_first_come_first_served_and_all_know_their_place() -> None:
-    line, order, places, gate = Line(8), [], [], threading.Event()
+    queue, order, places, gate = WorkQueue(8), [], [], threading.Event()
 
     def stand(name: str, note: Callable[[int], None]) -> threading.Thread:
         def work() -> None:
-            with line.turn(note):
+            with queue.acquire(note):
                 order.append(name)
                 gate.wait(5)
 
@@ -102,35 +102,39 @@ def test_first_come_first_served_and_all_know_their_place() -> None:
     while "first" not in order:
         time.sleep(0.01)
     second = stand("second", lambda place: None)
-    while line.waiting < 1:
+    while queue.waiting < 1:
         time.sleep(0.01)
     third = stand("third", places.append)
     while not places:
         time.sleep(0.01)
-    assert (line.waiting, places[0]) == (2, 2)
+    assert (queue.waiting, places[0]) == (2, 2)
     gate.set()
     for thread in (first, second, third):
         thread.join(5)
     assert order == ["first", "second", "third"]
     assert places[-1] == 0
     assert sorted(places, reverse=True) == places
-    assert line.idle
+    assert queue.idle
 
 
 def test_who_leaves_the_line_lets_others_pass() -> None:
-    line = Line(8)
+    queue = WorkQueue(8)
 
     def leave(place: int) -> None:
         raise Cancelled("gone")
 
-    with line.turn(lambda place: None), pytest.raises(Cancelled), line.turn(leave):
+    with queue.acquire(lambda place: None), pytest.raises(Cancelled), queue.acquire(leave):
         pass
-    assert line.idle
+    assert queue.idle
 
 
 def test_a_full_line_says_so() -> None:
-    line = Line(0)
-    with line.turn(lambda place: None), pytest.raises(LineFullError, match="come back"), line.turn(lambda place: None):
+    queue = WorkQueue(0)
+    with (
+        queue.acquire(lambda place: None),
+        pytest.raises(QueueFullError, match="come back"),
+        queue.acquire(lambda place: None),
+    ):
         pass
 
 
@@ -150,8 +154,8 @@ def test_a_job_reports_and_ends() -> None:
 
     job = Job(work)
     ended(job)
-    assert job.ended is not None
-    assert job.ended.value == 3
+    assert job.result is not None
+    assert job.result.value == 3
     assert list(job.events(0.1)) == ["one", "two", None]
 
 
@@ -172,8 +176,8 @@ def test_a_stopped_job_ends_at_its_next_event() -> None:
     assert not jobs.stop("another")
     assert jobs.stop(job.id)
     assert job.join(2)
-    assert job.ended is not None
-    assert job.ended.stopped
+    assert job.result is not None
+    assert job.result.stopped
     assert cleaned
     jobs.forget(job.id)
     assert jobs.running == 0
@@ -190,13 +194,14 @@ def test_only_the_visitor_s_own_jobs_end_with_them() -> None:
     jobs.start(yours, "you")
     jobs.stop_visitor("me")
     assert mine.join(2)
-    assert yours.ended is None
+    assert yours.result is None
     yours.stop()
     assert yours.join(2)
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"), [(ClipError("Film again."), "Film again."), (ZeroDivisionError("secret path"), OUR_FAULT)]
+    ("error", "sentence"),
+    [(ClipError("Film again."), "Film again."), (ZeroDivisionError("secret path"), INTERNAL_ERROR)],
 )
 def test_a_failed_job_has_a_sentence(error: Exception, sentence: str, caplog: pytest.LogCaptureFixture) -> None:
     def work(tell: Callable[[object], None]) -> int:
@@ -204,8 +209,8 @@ def test_a_failed_job_has_a_sentence(error: Exception, sentence: str, caplog: py
 
     job = Job(work)
     ended(job)
-    assert job.ended is not None
-    assert job.ended.problem == sentence
+    assert job.result is not None
+    assert job.result.problem == sentence
     assert ("secret path" in caplog.text) is isinstance(error, ZeroDivisionError)
 
 
@@ -263,10 +268,10 @@ def test_pictures_with_long_names_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_an_answer_has_a_folder_of_its_own_and_old_ones_go(tmp_path: Path) -> None:
-    first, second = (api.folder_of_its_own(tmp_path / "predicted") for _ in range(2))
+    first, second = (api.make_answer_folder(tmp_path / "predicted") for _ in range(2))
     assert first != second
     os.utime(first, (0, 0))
-    third = api.folder_of_its_own(tmp_path / "predicted")
+    third = api.make_answer_folder(tmp_path / "predicted")
     assert set((tmp_path / "predicted").iterdir()) == {second, third}
 
 
@@ -276,10 +281,10 @@ def test_an_answer_has_a_folder_of_its_own_and_old_ones_go(tmp_path: Path) -> No
 def test_a_look_says_what_the_clip_is(room: RenderedClip, tmp_path: Path) -> None:
     config = page_config(tmp_path)
     clip = write_video(room, tmp_path / "room.mp4", fps=10.0)
-    look = look_at(clip, config.video)
+    look = preview_clip(clip, config.video)
     assert look.used_s == pytest.approx(1.2, abs=0.15)
     assert look.frames == 12
-    assert 2 <= len(look.pictures) <= clip_preview.LOOKS
+    assert 2 <= len(look.pictures) <= clip_preview.PREVIEW_FRAMES
     assert [text for text in warnings(look, config) if "Only 1.2 s" in text]
 
 
@@ -291,34 +296,34 @@ def test_a_clip_that_hardly_moves_is_warned_of(tmp_path: Path) -> None:
     for i in range(20):
         noisy = np.clip(picture.astype(int) + i % 2, 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{i}.png")
-    assert any("hardly moves" in text for text in warnings(look_at(folder, config.video), config))
+    assert any("hardly moves" in text for text in warnings(preview_clip(folder, config.video), config))
 
 
 def test_rates_are_learnt_and_kept(tmp_path: Path) -> None:
-    rates = Rates(tmp_path / "rates.json")
+    rates = TimingHistory(tmp_path / "rates.json")
     before = total_s(rates.stages_s(50, "bundled", "fast"))
-    rates.learn({"sfm": 500.0, "refine": 10.0, "unknown": 5.0}, 50, "bundled", "fast")
-    again = Rates(tmp_path / "rates.json").stages_s(50, "bundled", "fast")
+    rates.record_run({"sfm": 500.0, "refine": 10.0, "unknown": 5.0}, 50, "bundled", "fast")
+    again = TimingHistory(tmp_path / "rates.json").stages_s(50, "bundled", "fast")
     assert again["sfm"] == pytest.approx(500)
     assert again["refine"] == pytest.approx(10)
     assert total_s(again) > before
     (tmp_path / "rates.json").write_text("{ damaged")
-    assert total_s(Rates(tmp_path / "rates.json").stages_s(50, "bundled", "fast")) == pytest.approx(before)
+    assert total_s(TimingHistory(tmp_path / "rates.json").stages_s(50, "bundled", "fast")) == pytest.approx(before)
 
 
 def test_time_left_shrinks() -> None:
-    stages = Rates(Path("nowhere")).stages_s(60, "bundled", "fast")
+    stages = TimingHistory(Path("nowhere")).stages_s(60, "bundled", "fast")
     times = [
-        left_s(stages, "frames", 0.0, 0.0),
-        left_s(stages, "sfm", 0.0, 0.0),
-        left_s(stages, "sfm", 0.5, stages["sfm"] / 2),
-        left_s(stages, "refine", 0.9, 1.0),
-        left_s(stages, "outputs", 1.0, 3.0),
+        remaining_s(stages, "frames", 0.0, 0.0),
+        remaining_s(stages, "sfm", 0.0, 0.0),
+        remaining_s(stages, "sfm", 0.5, stages["sfm"] / 2),
+        remaining_s(stages, "refine", 0.9, 1.0),
+        remaining_s(stages, "outputs", 1.0, 3.0),
     ]
     assert times == sorted(times, reverse=True)
     assert times[-1] == 0.0
-    assert words(3) == "about 5 s"
-    assert words(200) == "about 3 min"
+    assert format_duration(3) == "about 5 s"
+    assert format_duration(200) == "about 3 min"
 
 
 # ----------------------------------------------------------------------------------------- charts
@@ -361,14 +366,14 @@ def child(patch: pytest.MonkeyPatch, code: str, argument: str) -> None:
 def test_the_child_s_progress_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, TALKS, "")
     heard: list[Progress] = []
-    export(tmp_path, ExportWish(), heard.append)
+    export(tmp_path, ExportRequest(), heard.append)
     assert Progress("export", 1, 4, "fp32") in heard
 
 
 def test_the_child_s_sentence_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child(monkeypatch, TALKS, "It is not faithful.")
     with pytest.raises(ExportFailedError, match="not faithful"):
-        export(tmp_path, ExportWish(), lambda _: None)
+        export(tmp_path, ExportRequest(), lambda _: None)
 
 
 def test_a_child_that_dies_is_a_sentence_and_a_line_in_the_log(
@@ -376,7 +381,7 @@ def test_a_child_that_dies_is_a_sentence_and_a_line_in_the_log(
 ) -> None:
     child(monkeypatch, "import sys; sys.exit('some trace')", "")
     with pytest.raises(ExportFailedError, match="broke off"):
-        export(tmp_path, ExportWish(), lambda _: None)
+        export(tmp_path, ExportRequest(), lambda _: None)
     assert "some trace" in caplog.text
 
 
@@ -388,7 +393,7 @@ def test_stopping_ends_the_child_and_leaves_nothing(tmp_path: Path, monkeypatch:
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        export(tmp_path, ExportWish(), stop)
+        export(tmp_path, ExportRequest(), stop)
     assert not list(tmp_path.glob(".tmp-*"))
     assert child_processes() == []
 
@@ -399,17 +404,17 @@ def child_processes() -> list[str]:
 
 
 def test_zips_hold_what_the_folder_holds(tmp_path: Path) -> None:
-    from demo.downloads import file_of, offers
+    from demo.downloads import available_downloads, download_path
     from demo.sessions import Session
 
     session = Session("x" * 22, tmp_path)
     (session.run / "depth" / "refined").mkdir(parents=True)
     for i in range(3):
         (session.run / "depth" / "refined" / f"{i}.png").write_bytes(bytes([i]) * 50)
-    assert [offer.name for offer in offers(session)] == ["depth-refined.zip"]
-    path = file_of(session, "depth-refined.zip")
+    assert [offer.name for offer in available_downloads(session)] == ["depth-refined.zip"]
+    path = download_path(session, "depth-refined.zip")
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["0.png", "1.png", "2.png"]
     for name in ("../manifest.json", "manifest.json", "depth/refined", "kit.zip"):
         with pytest.raises(KeyError):
-            file_of(session, name)
+            download_path(session, name)

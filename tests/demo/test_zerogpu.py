@@ -182,14 +182,14 @@ def test_large_networks_get_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
     images, network = torch.zeros(100, 1, 1, 1), TinyNetwork()
     task = task_of(network)
     before = zerogpu.predict_duration(network, images), zerogpu.refine_duration(task, None, 100, 0.05)
-    frames = zerogpu.most_predicted(network)
+    frames = zerogpu.max_frames_per_call(network)
     count = sum(value.numel() for value in network.parameters())
     monkeypatch.setattr(zerogpu, "LARGE", count / 3)  # as if there were three hundred million
     monkeypatch.setattr(zerogpu, "SENT_A_SECOND", 4 * count / 3)
     assert zerogpu.predict_duration(network, images) == pytest.approx(before[0] + 2 * 5 + 3, abs=1)
     assert zerogpu.refine_duration(task, None, 100, 0.05) == pytest.approx(before[1] + 3 * 3, abs=1)
-    assert zerogpu.most_predicted(network) < frames / 3
-    assert zerogpu.predict_duration(network, images[: zerogpu.most_predicted(network)]) <= zerogpu.MAX_CALL_S
+    assert zerogpu.max_frames_per_call(network) < frames / 3
+    assert zerogpu.predict_duration(network, images[: zerogpu.max_frames_per_call(network)]) <= zerogpu.MAX_CALL_S
 
 
 def test_the_first_frame_is_seen_while_it_learns(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
