@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sfmttr.__main__ import NOT_REFINED
+from sfmttr.cli.exit_codes import NOT_REFINED
 from tools.clips import CLIPS, WEIGHTS
 
 STOCK_SFM = """

@@ -10,15 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfmttr.cli.exit_codes import Parser, exit_code
+from sfmttr.cli.exit_codes import exit_code
+from sfmttr.cli.parser import Parser
 
 from .spec import DEFAULT_OPSET, KIT, OPSETS, Variant
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "export") -> int:
     """Export one run; give the exit code."""
-    options = _parse(arguments)
-    return exit_code("export", lambda: _export(options), "what is written is whole.")
+    options = _parse(arguments, program)
+    return exit_code(program, lambda: _export(options), "what is written is whole.")
 
 
 def _variants(text: str) -> tuple[Variant, ...]:
@@ -36,8 +37,8 @@ def _opset(text: str) -> int:
     return int(text)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="export", description="Freeze the network that a run refined to checked ONNX files.")
+def _parse(arguments: Sequence[str] | None, program: str) -> argparse.Namespace:
+    parser = Parser(prog=program, description="Freeze the network that a run refined to checked ONNX files.")
     parser.add_argument("run", type=Path, help="run folder of a finished `python -m sfmttr refine`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="export folder (default: RUN/export)")
     parser.add_argument(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfmttr.__main__ import _parser as build_parser
+from sfmttr.cli.main import build_parser
 from tests.support.documents import ROOT, blocks
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("command-line", "export", "python", "networks")))

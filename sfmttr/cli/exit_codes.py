@@ -1,31 +1,30 @@
-"""What all command lines share: errors in one line, and exit codes."""
+"""Exit codes of the commands, and errors printed in one line.
+
+0: done. 2: user error, message on stderr. 3: done, but the clip was not refined. 130: interrupted by Ctrl-C.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from sfmttr.errors import SfmttrError
 
-STOPPED = 130
+USAGE_ERROR = 2
+NOT_REFINED = 3
+INTERRUPTED = 130
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
+def exit_code(program: str, command: Callable[[], int], if_interrupted: str) -> int:
+    """Run `command` and return its exit code.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help says more)\n")
-
-
-def exit_code(program: str, command: Callable[[], int], stopped: str) -> int:
-    """What `command` gives; errors that the user can cure, and Ctrl-C with what `stopped` says, become their codes."""
+    An `SfmttrError` is printed in one line and gives its own code. Ctrl-C prints `if_interrupted` and gives 130.
+    """
     try:
         return command()
     except SfmttrError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{program}: stopped; {stopped}", file=sys.stderr)
-        return STOPPED
+        print(f"{program}: interrupted; {if_interrupted}", file=sys.stderr)
+        return INTERRUPTED

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from sfmttr import networks
-from sfmttr.__main__ import _parser as parser
-from sfmttr.__main__ import main, run_config
+from sfmttr.cli.main import build_parser, main
+from sfmttr.cli.refine import run_config
 from sfmttr.config import Preset, RunConfig
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.run import pipeline
@@ -73,18 +73,18 @@ def command(
 def test_help_imports_no_torch() -> None:
     code = """
 import sys
-from sfmttr.__main__ import main
-for command in ([], ["refine"], ["evaluate"], ["networks"]):
+from sfmttr.cli.main import main
+for command in ([], ["refine"], ["evaluate"], ["evaluate", "kitti"], ["networks"], ["export"], ["page"]):
     try:
         main([*command, "--help"])
     except SystemExit as exit:
         assert exit.code == 0
-heavy = {"torch", "scipy", "matplotlib", "pycolmap", "av", "PIL.ImageDraw"} & set(sys.modules)
+heavy = {"torch", "scipy", "matplotlib", "pycolmap", "av", "PIL.ImageDraw", "onnx", "gradio"} & set(sys.modules)
 assert not heavy, heavy
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.count("usage: sfmttr") == 4
+    assert ran.stdout.count("usage: sfmttr") == 7
 
 
 def test_module_runs_as_a_program() -> None:
@@ -92,16 +92,16 @@ def test_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "sfmttr", "refine"], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 2
-    assert ran.stderr.splitlines() == ["sfmttr refine: the following arguments are required: clip (--help says more)"]
+    assert ran.stderr.splitlines() == ["sfmttr refine: the following arguments are required: clip (see --help)"]
 
 
 def test_defaults_are_those_of_the_configuration() -> None:
-    assert run_config(parser().parse_args(["refine", "clip.mp4"])) == RunConfig()
+    assert run_config(build_parser().parse_args(["refine", "clip.mp4"])) == RunConfig()
 
 
 def test_options_reach_the_configuration() -> None:
     given = "refine c.mp4 --preset paper --steps 9 --seed 4 --max-frames 30 --start 1.5 --hold-out-frames --force"
-    config = run_config(parser().parse_args([*given.split(), "--intrinsics", "1,2,3,4", "--sfm", "model"]))
+    config = run_config(build_parser().parse_args([*given.split(), "--intrinsics", "1,2,3,4", "--sfm", "model"]))
     assert (config.preset, config.steps, config.seed, config.force) == (Preset.PAPER, 9, 4, True)
     assert (config.video.max_frames, config.video.start_s, config.split.hold_out_frames) == (30, 1.5, 8)
     assert (config.intrinsics, config.sfm.model_folder, config.recipe.refine.steps) == ("1,2,3,4", Path("model"), 9)
@@ -267,7 +267,7 @@ def test_damaged_weights(clips: Path, command: Command, tmp_path: Path) -> None:
         pytest.param(["--ground-truth", "nowhere"], "no folder of ground truth"),
         pytest.param(["--device", "tpu"], "no device 'tpu'"),
         (["--steps", "0"], "argument --steps: 0 is less than 1"),
-        (["--steps", "many"], "no whole number"),
+        (["--steps", "many"], "not an integer"),
         (["--seed", "-1"], "argument --seed"),
         (["--max-frames", "0"], "argument --max-frames"),
         (["--long-side", "0"], "argument --long-side"),
@@ -325,7 +325,7 @@ def test_interrupt_is_said(clips: Path, command: Command, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pipeline, "run", interrupted)
     assert command.refine(clips / "room") == 130
-    assert "goes on where it was" in command.error
+    assert "the same command again to resume" in command.error
 
 
 # -------------------------------------------------------------------------------------- evaluate

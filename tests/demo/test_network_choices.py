@@ -517,7 +517,7 @@ def test_time_is_told_once_the_network_is_known(clip: Path, tmp_path: Path, room
 
 def test_the_listing_has_the_hub_in_a_group_of_its_own_and_needs_no_torch() -> None:
     code = (
-        "import sys; from sfmttr.__main__ import main; main(['networks']);"
+        "import sys; from sfmttr.cli.main import main; main(['networks']);"
         "assert not {'torch', 'transformers', 'gradio'} & set(sys.modules)"
     )
     listed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

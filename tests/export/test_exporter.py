@@ -572,11 +572,12 @@ def test_the_method_does_not_know_the_export() -> None:
 
 
 def test_refine_asks_early_for_what_an_export_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    from sfmttr import __main__ as command
+    from sfmttr.cli import companions
+    from sfmttr.cli.main import main as sfmttr_main
 
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnx" else object())
-    assert command.main(["refine", str(tmp_path / "clip.mp4"), "--export"]) == 2
-    assert "--export needs onnx; pip install" in capsys.readouterr().err
+    monkeypatch.setattr(companions, "find_spec", lambda name: None if name == "onnx" else object())
+    assert sfmttr_main(["refine", str(tmp_path / "clip.mp4"), "--export"]) == 2
+    assert "--export needs onnx: pip install" in capsys.readouterr().err
 
 
 def test_resize_at_working_size_is_the_identity() -> None:

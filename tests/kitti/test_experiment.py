@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfmttr.__main__ import main
+from sfmttr.cli.main import main
 from sfmttr.config import Objective, RunConfig
 from sfmttr.errors import Cancelled, ClipError, ConfigError, GroundTruthError, NetworkError
 from sfmttr.evaluation.comparison import DistanceErrors

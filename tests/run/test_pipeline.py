@@ -21,8 +21,8 @@ from torch import Tensor
 from export.exporter import ExportConfig, export_run
 from export.spec import Variant
 from sfmttr import networks
-from sfmttr.__main__ import main
 from sfmttr.api import refine_clip
+from sfmttr.cli.main import main
 from sfmttr.config import (
     RECIPES,
     FuseConfig,
