@@ -32,8 +32,10 @@ from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.inverse_depth import InverseDepth
 from sfmttr.networks.lora import add_low_rank
-from sfmttr.refinement.loop import Refinement, trainable_parameters
+from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.targets import FrameTargets, Targets
+from sfmttr.refinement.task import RefineTask
+from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.types import HW, DepthKind
 from sfmttr.utils.device import Compute
 
@@ -115,7 +117,7 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
     learner = DisparityNetwork(network, InverseDepth(-1.0, 0.05))
     images = torch.rand((1, 3, h, w))
     targets, compute = Targets((one,), (one,), 1.0), Compute(torch.device("cpu"), None)
-    refinement = Refinement(learner, images, targets, config, compute, 0)
+    refinement = Refinement(RefineTask(learner, images, targets, config, 0), compute)
     before = _peak_gb()
     started = time.process_time()
     losses = [step.loss for step in refinement.steps()]

@@ -34,9 +34,10 @@ from sfmttr.evaluation.metrics import depth_metrics
 from sfmttr.geometry import sample_numpy
 from sfmttr.io.json_files import write_json
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
-from sfmttr.refinement.backend import LocalBackend, OnStep, RefineTask
-from sfmttr.refinement.loop import RefineResult
+from sfmttr.refinement.backend import LocalBackend, OnStep
+from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.observations import Observations
+from sfmttr.refinement.task import RefineResult, RefineTask
 from sfmttr.run import pipeline
 from sfmttr.utils.device import Compute
 from tools.clips import CLIPS, WEIGHTS
@@ -148,7 +149,7 @@ def seconds_a_step(prepared: Prepared, way: Way) -> float:
     return statistics.median(times)
 
 
-def _start(prepared: Prepared, way: Way, steps: int) -> Any:
+def _start(prepared: Prepared, way: Way, steps: int) -> Refinement:
     task = prepared.task
     config = replace(
         task.config,
@@ -159,7 +160,7 @@ def _start(prepared: Prepared, way: Way, steps: int) -> Any:
         match_time_budget=False,
         num_validations=_LOOKS,
     )
-    return replace(task, config=config).start(_CPU)
+    return Refinement(replace(task, config=config), _CPU)
 
 
 def measure(prepared: Prepared, way: Way, steps: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .sessions import Session
 
 if TYPE_CHECKING:
     from sfmttr.refinement.backend import Backend, LiveNetwork
-    from sfmttr.refinement.loop import RefineStep
+    from sfmttr.refinement.task import RefineStep
 
 
 FROM_CACHE = "from the cache"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from sfmttr.networks.base import DepthNetwork
     from sfmttr.networks.inference import EarlyFeatures
-    from sfmttr.refinement.backend import Backend, OnStep, RefineTask
-    from sfmttr.refinement.loop import RefineCheckpoint, RefineResult, RefineStep
+    from sfmttr.refinement.backend import Backend, OnStep
+    from sfmttr.refinement.task import RefineCheckpoint, RefineResult, RefineStep, RefineTask
     from sfmttr.types import OnProgress
 
 LIVE_FRAME = 0
@@ -122,11 +122,12 @@ def refine_on_gpu(
     task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float
 ) -> Iterator[StepUpdate | bytes]:
     """Go on from `checkpoint` until the seconds that were asked for are nearly over; last comes a packed `Chunk`."""
+    from sfmttr.refinement.loop import Refinement
     from sfmttr.utils.device import choose_compute
 
     began = time.monotonic()
     until = began + refine_duration(task, checkpoint, steps_left, step_s) - end_s(task)
-    refinement = task.start(choose_compute(), checkpoint)
+    refinement = Refinement(task, choose_compute(), checkpoint)
     started, told, steps = time.monotonic(), 0.0, 0
     for step in refinement.steps():
         steps += 1

@@ -187,9 +187,9 @@ class Objective(StrEnum):
 class PhotometricConfig:
     """How pictures are compared (DESIGN section 4)."""
 
-    ssim_share: float = 0.85
+    ssim_weight: float = 0.85
     """The rest is L1's."""
-    share_of_both: float = 1.0
+    joint_weight: float = 1.0
     """What it is multiplied with in objective "both"."""
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from sfmttr.evaluation.comparison import Column, Comparison
 from sfmttr.evaluation.metrics import DepthMetrics
 from sfmttr.refinement.backend import LiveNetwork
-from sfmttr.refinement.loop import RefineStep
+from sfmttr.refinement.task import RefineStep
 from sfmttr.run.evaluate import Evaluation
 from sfmttr.run.report import MEASURES
 from sfmttr.run.results import RunResult

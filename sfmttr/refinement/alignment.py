@@ -9,15 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from sfmttr.config import AlignConfig, BestTrial, InlierTest
 from sfmttr.errors import AlignmentError
 from sfmttr.networks.inverse_depth import InverseDepth
 
 MIN_OBSERVATIONS = 10
-MIN_FRAME_OBSERVATIONS = 8
-"""Per-frame statistics of fewer points than this say nothing."""
 _TRIALS_AT_ONCE = 20
 """Trials x observations would not fit into memory for long clips."""
 _PAIRS_A_TRIAL = 5
@@ -225,36 +222,3 @@ def fit_line_irls(
             break
         weight = np.clip(1 - (residual / (_TUKEY * spread)) ** 2, 0, None) ** 2
     return float(slope), float(shift)
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """How well network and reconstruction agree, apart from the one scale."""
-
-    relaxed_inlier_ratio: float
-    rank_correlation: float
-    """Spearman's, of z and d within a frame; median over frames."""
-    scale_spread: float
-    """Standard deviation over frames of the log of the frame's own scale, median of d / z."""
-    frame: np.ndarray
-    """(F,) int64, frames with enough points."""
-    frame_scale: np.ndarray
-    """(F,) float64, each frame's own scale over the clip's."""
-
-
-def measure_consistency(frame: np.ndarray, z: np.ndarray, d: np.ndarray, alignment: Alignment) -> Consistency:
-    """Per-frame statistics behind the trust gate; `frame` (M,) is sorted."""
-    frames, starts, counts = np.unique(frame, return_index=True, return_counts=True)
-    rows = [slice(s, s + c) for s, c in zip(starts, counts, strict=True) if c >= MIN_FRAME_OBSERVATIONS]
-    kept = frames[counts >= MIN_FRAME_OBSERVATIONS]
-    if not rows:
-        return Consistency(alignment.relaxed_inlier_ratio, 0.0, float("inf"), kept, np.empty(0))
-    correlations = [stats.spearmanr(z[r], d[r]).statistic for r in rows]
-    scales = np.array([np.median(d[r] / z[r]) for r in rows]) / alignment.scale
-    return Consistency(
-        relaxed_inlier_ratio=alignment.relaxed_inlier_ratio,
-        rank_correlation=float(np.nanmedian(np.nan_to_num(correlations, nan=0.0))),
-        scale_spread=float(np.std(np.log(scales))),
-        frame=kept,
-        frame_scale=scales,
-    )

@@ -7,20 +7,17 @@ expected to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from sfmttr.config import RefineConfig
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.inference import EarlyFeatures, predict_maps
-from sfmttr.refinement.loop import RefineCheckpoint, Refinement, RefineResult, RefineStep
-from sfmttr.refinement.photometric_loss import TargetView
-from sfmttr.refinement.targets import Targets
+from sfmttr.refinement.loop import Refinement
+from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
 from sfmttr.types import OnProgress
 from sfmttr.utils.device import Compute, choose_compute
 
@@ -39,40 +36,6 @@ OnStep = Callable[[RefineStep, LiveNetwork], None]
 
 def ignore_step(step: RefineStep, live: LiveNetwork) -> None:
     """The `OnStep` of callers that do not want any."""
-
-
-@dataclass(frozen=True)
-class RefineTask:
-    """Everything that a refinement is made from."""
-
-    network: DepthNetwork
-    """Unrefined, on the CPU."""
-    images: Tensor
-    """(N, 3, h, w) float32 on the CPU: all frames at working size."""
-    targets: Targets
-    config: RefineConfig
-    seed: int
-    excluded_frames: tuple[int, ...] = ()
-    """Frames of which no pixel is looked at."""
-    views: Mapping[int, TargetView] | None = None
-    """By frame, what photometric objectives compare it with."""
-    early: EarlyFeatures = field(default_factory=dict)
-    """What is known already of what the early part says, on the device that refines."""
-
-    def start(self, compute: Compute, checkpoint: RefineCheckpoint | None = None) -> Refinement:
-        """The refinement from its beginning, or from where another one stood."""
-        return Refinement(
-            self.network,
-            self.images,
-            self.targets,
-            self.config,
-            compute,
-            self.seed,
-            excluded_frames=self.excluded_frames,
-            views=self.views,
-            early=self.early,
-            checkpoint=checkpoint,
-        )
 
 
 class Backend(Protocol):
@@ -135,7 +98,7 @@ class LocalBackend:
         return predict_maps(network, images, self._compute, stage, on_progress, early)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
-        refinement = task.start(self._compute)
+        refinement = Refinement(task, self._compute)
         for step in refinement.steps():
             on_step(step, refinement)
         return refinement.result()

@@ -21,6 +21,7 @@ from torch.nn import functional
 from sfmttr.config import FuseConfig
 from sfmttr.geometry import resize_numpy, sample_numpy
 from sfmttr.refinement.observations import Observations, sample_at
+from sfmttr.refinement.weighting import cauchy_weights
 from sfmttr.types import HW
 from sfmttr.utils.device import one_cpu_thread
 from sfmttr.utils.threads import map_in_order
@@ -137,14 +138,6 @@ def fuse(
         return resized
     correction = log_correction(np.log(resized), grid[usable], residual[usable], weight[usable], config)
     return resized * np.exp(correction)
-
-
-def cauchy_weights(residual: np.ndarray, config: FuseConfig) -> np.ndarray:
-    """(M,) float32: Cauchy's weights of log residuals (M,), against their own median over the clip."""
-    if not len(residual):
-        return np.ones(0, np.float32)
-    half = config.outlier_scale * max(float(np.median(np.abs(residual))), 1e-6)
-    return (1.0 / (1.0 + (residual / half) ** 2)).astype(np.float32)
 
 
 def fuse_clip(

@@ -101,7 +101,7 @@ def photometric_error(
     """
     ssim = _ssim(seen, target, of_target or Moments.of(target)).mean(dim=1)
     difference = (seen - target).abs().mean(dim=1)
-    return config.ssim_share * ((1 - ssim) / 2).clamp(0, 1) + (1 - config.ssim_share) * difference
+    return config.ssim_weight * ((1 - ssim) / 2).clamp(0, 1) + (1 - config.ssim_weight) * difference
 
 
 def _ssim(a: Tensor, b: Tensor, of_b: Moments) -> Tensor:

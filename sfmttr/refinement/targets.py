@@ -16,6 +16,7 @@ from sfmttr.config import DenseConfig, WeightConfig
 from sfmttr.geometry import sample_numpy
 from sfmttr.refinement.alignment import Alignment
 from sfmttr.refinement.observations import Observations
+from sfmttr.refinement.weighting import point_weights
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,6 @@ class Targets:
     validation: tuple[FrameTargets, ...]
     network_scale: float
     """The best that scaling alone can do; the unrefined network is judged with it."""
-
-
-def point_weights(observations: Observations, config: WeightConfig) -> np.ndarray:
-    """(M,) float32 in [0, 1]: how much each observation counts.
-
-    `exp(-e^2)` is the paper's (section 3.3), with e the mean reprojection error in pixels. The second factor is ours:
-    a point seen under a small angle has a depth uncertain by about `relative_sigma`, whatever its reprojection error.
-    """
-    weight = np.exp(-(observations.error_px.astype(np.float64) ** 2))
-    if config.sigma_scale is not None:
-        weight /= 1 + (observations.relative_sigma / config.sigma_scale) ** 2
-    return weight.astype(np.float32)
 
 
 def frame_targets(observations: Observations, scale: float, weight: np.ndarray) -> tuple[FrameTargets, ...]:

@@ -34,10 +34,9 @@ from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.inference import EarlyFeatures, prepare_images
 from sfmttr.networks.inverse_depth import unshifted_depth
 from sfmttr.networks.weights import cache_folder
-from sfmttr.refinement.alignment import Alignment, align, align_disparity, measure_consistency, relaxed_inliers
-from sfmttr.refinement.backend import Backend, LiveNetwork, LocalBackend, OnStep, RefineTask, ignore_step
+from sfmttr.refinement.alignment import Alignment, align, align_disparity, relaxed_inliers
+from sfmttr.refinement.backend import Backend, LiveNetwork, LocalBackend, OnStep, ignore_step
 from sfmttr.refinement.fusion import fuse_clip, fusion_hw
-from sfmttr.refinement.loop import RefineResult, RefineStep, can_cache_early
 from sfmttr.refinement.observations import (
     Observations,
     Split,
@@ -48,8 +47,11 @@ from sfmttr.refinement.observations import (
     sample_at,
 )
 from sfmttr.refinement.photometric_loss import photometric_views
-from sfmttr.refinement.targets import Targets, make_targets, point_weights, select, with_dense
-from sfmttr.refinement.trust_gate import evaluate_trust
+from sfmttr.refinement.targets import Targets, make_targets, select, with_dense
+from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
+from sfmttr.refinement.trainable import can_cache_early
+from sfmttr.refinement.trust_gate import evaluate_trust, measure_consistency
+from sfmttr.refinement.weighting import point_weights
 from sfmttr.run import outputs, report, weights_file
 from sfmttr.run.evaluate import EVALUATION
 from sfmttr.run.folder import RunFolder

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sfmttr.config import RunConfig
 from sfmttr.evaluation.comparison import Comparison
-from sfmttr.refinement.alignment import Alignment, Consistency
-from sfmttr.refinement.loop import RefineResult
+from sfmttr.refinement.alignment import Alignment
 from sfmttr.refinement.observations import Observations
 from sfmttr.refinement.targets import Selection
-from sfmttr.refinement.trust_gate import Trust
+from sfmttr.refinement.task import RefineResult
+from sfmttr.refinement.trust_gate import Consistency, Trust
 from sfmttr.run.manifest import REPORT as REPORT
 from sfmttr.types import DepthKind, FrameSet, NoModel, SparseModel
 

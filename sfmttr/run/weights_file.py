@@ -13,7 +13,7 @@ from sfmttr.io.atomic import atomic_file
 from sfmttr.io.json_files import read_json, write_json
 from sfmttr.networks import registry
 from sfmttr.networks.base import DepthNetwork
-from sfmttr.refinement.loop import RefineResult
+from sfmttr.refinement.task import RefineResult
 
 REFINED_WEIGHTS = "refined.safetensors"
 

@@ -22,9 +22,9 @@ from sfmttr.errors import Cancelled
 from sfmttr.io.depth_maps import read_maps
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.huggingface import adapter
-from sfmttr.refinement.backend import LiveNetwork, LocalBackend, RefineTask
-from sfmttr.refinement.loop import RefineStep
+from sfmttr.refinement.backend import LiveNetwork, LocalBackend
 from sfmttr.refinement.targets import Targets
+from sfmttr.refinement.task import RefineStep, RefineTask
 from sfmttr.run import pipeline
 from sfmttr.run.results import RunResult
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny

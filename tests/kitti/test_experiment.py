@@ -22,7 +22,8 @@ from sfmttr.kitti.config import KittiConfig, KittiSplit, Setting
 from sfmttr.kitti.dataset import EIGEN, eigen_numbers, find_drives, frame_name, missing_drives
 from sfmttr.kitti.table import PUBLISHED, PaperTable, Row
 from sfmttr.networks.base import state_dict_cpu
-from sfmttr.refinement.loop import Refinement, RefineStep
+from sfmttr.refinement.loop import Refinement
+from sfmttr.refinement.task import RefineStep, RefineTask
 from sfmttr.run import pipeline
 from sfmttr.types import FrameSet, NoModel, Progress, SparseModel
 from tests.support.data_paths import data_root, existing
@@ -169,10 +170,10 @@ def test_the_papers_setting_learns_from_listed_frames_alone(
     learnt, sources = [], []
     made = Refinement.__init__
 
-    def note(self: Refinement, *arguments: object, **more: object) -> None:
-        made(self, *arguments, **more)  # type: ignore[arg-type]
+    def note(self: Refinement, task: RefineTask, *arguments: object) -> None:
+        made(self, task, *arguments)  # type: ignore[arg-type]
         learnt.append([target.frame for target in self._train])
-        sources.append({s.frame for view in more["views"].values() for s in view.sources})  # type: ignore[attr-defined]
+        sources.append({s.frame for view in task.views.values() for s in view.sources})  # type: ignore[union-attr]
 
     monkeypatch.setattr(Refinement, "__init__", note)
     experiment.reproduce(config_of(folders, tmp_path / "out", objectives=("photometric",)))

@@ -34,7 +34,7 @@ from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.inverse_depth import InverseDepth, depth_of, unshifted_depth
 from sfmttr.refinement.alignment import align_disparity, relaxed_inliers
-from sfmttr.refinement.loop import point_loss
+from sfmttr.refinement.losses import point_loss
 from sfmttr.run import pipeline
 from sfmttr.run.evaluate import evaluate_run
 from sfmttr.types import HW, DepthKind

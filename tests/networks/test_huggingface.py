@@ -24,7 +24,7 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.huggingface.adapter import Reading
 from sfmttr.networks.huggingface.model_id import HubName, is_hub_name
-from sfmttr.refinement.loop import trainable_parameters
+from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.run import pipeline
 from sfmttr.run.finished import FinishedRun
 from sfmttr.types import DepthKind

@@ -14,7 +14,7 @@ from sfmttr.config import Trained
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.lora import add_low_rank
-from sfmttr.refinement.loop import trainable_parameters
+from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.types import DepthKind
 
 WIDTH, BLOCKS, HW = 96, 4, (140, 196)

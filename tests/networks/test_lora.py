@@ -20,9 +20,10 @@ from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.inference import predict_maps
 from sfmttr.networks.lora import add_low_rank, merged_state
 from sfmttr.refinement.alignment import align_disparity
-from sfmttr.refinement.loop import Refinement, RefineResult
+from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.observations import observe, sample_at
 from sfmttr.refinement.targets import Targets, make_targets
+from sfmttr.refinement.task import RefineCheckpoint, RefineResult, RefineTask
 from sfmttr.types import FrameSet
 from sfmttr.utils.device import choose_compute
 from tests.support.fakes import TinyNetwork, sparse_model_from_truth
@@ -152,8 +153,8 @@ def case_of(folder: Path, room: RenderedClip, frames: FrameSet) -> tuple[DepthNe
     return DisparityNetwork(hub, alignment.inverse), images, targets
 
 
-def refinement(case: tuple[DepthNetwork, Tensor, Targets], **more: object) -> Refinement:
-    return Refinement(*case, QUICK, CPU, 0, **more)  # type: ignore[arg-type]
+def refinement(case: tuple[DepthNetwork, Tensor, Targets], checkpoint: RefineCheckpoint | None = None) -> Refinement:
+    return Refinement(RefineTask(*case, QUICK, 0), CPU, checkpoint)
 
 
 @pytest.fixture(scope="module")

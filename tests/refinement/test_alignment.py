@@ -12,12 +12,12 @@ from sfmttr.errors import AlignmentError
 from sfmttr.refinement.alignment import (
     Alignment,
     align,
-    measure_consistency,
     relaxed_inliers,
     strict_inliers,
     weighted_least_squares_scale,
     weighted_median_scale,
 )
+from sfmttr.refinement.trust_gate import measure_consistency
 
 DEFAULT = RECIPES[Preset.DEFAULT].align
 PAPER = RECIPES[Preset.PAPER].align

@@ -18,18 +18,13 @@ from sfmttr.errors import AlignmentError, NetworkError
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.inference import EarlyFeatures, predict_maps
 from sfmttr.refinement.alignment import align
-from sfmttr.refinement.loop import (
-    Refinement,
-    RefineResult,
-    can_cache_early,
-    learning_rate_factor,
-    point_loss,
-    resolve_training,
-    trainable_parameters,
-    validation_steps,
-)
+from sfmttr.refinement.loop import Refinement
+from sfmttr.refinement.losses import point_loss
 from sfmttr.refinement.observations import Observations, observe, sample_at
+from sfmttr.refinement.schedule import learning_rate_factor, validation_steps
 from sfmttr.refinement.targets import Targets, make_targets
+from sfmttr.refinement.task import RefineResult, RefineTask
+from sfmttr.refinement.trainable import can_cache_early, resolve_training, trainable_parameters
 from sfmttr.types import FrameSet
 from sfmttr.utils.device import choose_compute
 from tests.support.fakes import TinyNetwork, fit, sparse_model_from_truth
@@ -49,6 +44,9 @@ class Case:
     targets: Targets
     observations: Observations
     scale: float
+
+    def task(self, config: RefineConfig = QUICK, seed: int = 0) -> RefineTask:
+        return RefineTask(self.network, self.images, self.targets, config, seed)
 
     def error_at_test_points(self, weights: dict[str, Tensor] | None = None, factor: float = 1.0) -> float:
         network = copy.deepcopy(self.network)
@@ -81,7 +79,7 @@ def case(half_fit: TinyNetwork, room: RenderedClip, room_frames: FrameSet) -> Ca
 
 
 def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0, early: EarlyFeatures | None = None) -> RefineResult:
-    refinement = Refinement(case.network, case.images, case.targets, config, CPU, seed, early=early)
+    refinement = Refinement(replace(case.task(config, seed), early=early or {}), CPU)
     for _ in refinement.steps():
         pass
     return refinement.result()
@@ -238,7 +236,7 @@ def test_the_unit_of_sfm_does_not_matter(
 
 
 def test_stopping_early_keeps_the_best_so_far(case: Case) -> None:
-    refinement = Refinement(case.network, case.images, case.targets, QUICK, CPU, 0)
+    refinement = Refinement(case.task(), CPU)
     seen = list(islice(refinement.steps(), 13))
     result = refinement.result()
     assert [step.index for step in seen] == list(range(1, 14))
@@ -248,12 +246,12 @@ def test_stopping_early_keeps_the_best_so_far(case: Case) -> None:
 
 
 def test_before_any_step_the_result_is_the_original(case: Case) -> None:
-    result = Refinement(case.network, case.images, case.targets, QUICK, CPU, 0).result()
+    result = Refinement(case.task(), CPU).result()
     assert (result.steps, result.best_step, result.rolled_back) == (0, 0, True)
 
 
 def test_steps_say_what_a_page_draws(case: Case, refined: RefineResult) -> None:
-    refinement = Refinement(case.network, case.images, case.targets, QUICK, CPU, 0)
+    refinement = Refinement(case.task(), CPU)
     steps = list(refinement.steps())
     assert {step.total for step in steps} == {QUICK.steps}
     assert [step.index for step in steps if step.validation is not None] == [6, 12, 18, 24]
@@ -274,7 +272,7 @@ def test_a_network_without_such_parameters_is_refused(case: Case) -> None:
 def test_it_takes_points_to_learn_from_and_to_check_with(case: Case, without: str) -> None:
     targets = replace(case.targets, **{without: ()})
     with pytest.raises(AlignmentError, match="longer clip"):
-        Refinement(case.network, case.images, targets, QUICK, CPU, 0)
+        Refinement(replace(case.task(), targets=targets), CPU)
 
 
 def test_points_of_no_weight_cannot_choose_a_step(case: Case) -> None:
@@ -343,7 +341,7 @@ def test_pieces_give_what_the_whole_gives(case: Case, trained: Trained) -> None:
     whole = refine(case, config)
     checkpoint = None
     for length in (5, 10, 100):
-        piece = Refinement(case.network, case.images, case.targets, config, CPU, 0, checkpoint=checkpoint)
+        piece = Refinement(case.task(config), CPU, checkpoint)
         steps = list(islice(piece.steps(), length))
         assert steps[0].index == (checkpoint.step if checkpoint else 0) + 1
         checkpoint = pickle.loads(pickle.dumps(piece.checkpoint()))
@@ -354,4 +352,4 @@ def test_pieces_give_what_the_whole_gives(case: Case, trained: Trained) -> None:
 
 def test_there_is_nothing_to_go_on_from_before_the_first_step(case: Case) -> None:
     with pytest.raises(ValueError, match="no step"):
-        Refinement(case.network, case.images, case.targets, QUICK, CPU, 0).checkpoint()
+        Refinement(case.task(), CPU).checkpoint()

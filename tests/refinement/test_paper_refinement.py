@@ -20,7 +20,8 @@ from sfmttr import networks
 from sfmttr.config import Objective, OutputConfig, Preset, RunConfig, VideoConfig
 from sfmttr.networks.base import DepthNetwork, TorchPredictor, state_dict_cpu
 from sfmttr.networks.models import adabins, monodepth
-from sfmttr.refinement.loop import Refinement, RefineStep
+from sfmttr.refinement.loop import Refinement
+from sfmttr.refinement.task import RefineStep
 from sfmttr.run import pipeline
 from tests.support.fakes import FakeSfm
 from tests.support.paper_weights import PAPER, write_published

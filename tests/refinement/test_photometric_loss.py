@@ -13,7 +13,7 @@ from sfmttr.config import Objective, PhotometricConfig
 from sfmttr.errors import AlignmentError
 from sfmttr.geometry import grid_from_pixels, grid_of_points, project, sample_numpy
 from sfmttr.networks.inference import predict_maps
-from sfmttr.refinement.loop import Refinement, RefineResult
+from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.photometric_loss import (
     PhotometricLoss,
     SourceView,
@@ -21,6 +21,7 @@ from sfmttr.refinement.photometric_loss import (
     photometric_error,
     photometric_views,
 )
+from sfmttr.refinement.task import RefineResult
 from sfmttr.types import Camera, FrameSet
 from tests.refinement.test_loop import CPU, QUICK, Case, case_of, half_fit
 from tests.support.fakes import TinyNetwork, sparse_model_from_truth
@@ -156,7 +157,7 @@ def test_error_is_between_pictures_at_every_pixel() -> None:
     error = photometric_error(a, b, CONFIG)
     assert error.shape == (1, *HW)
     torch.testing.assert_close(error, photometric_error(b, a, CONFIG))
-    l1 = photometric_error(a, b, replace(CONFIG, ssim_share=0.0))
+    l1 = photometric_error(a, b, replace(CONFIG, ssim_weight=0.0))
     torch.testing.assert_close(l1, (a - b).abs().mean(dim=1))
     grey, brighter = torch.full((1, 3, 9, 9), 0.4), torch.full((1, 3, 9, 9), 0.6)
     similarity = (2 * 0.4 * 0.6 + 1e-4) / (0.4**2 + 0.6**2 + 1e-4)
@@ -187,7 +188,7 @@ def test_sources_are_the_neighbours_in_network_units(room: RenderedClip, room_fr
     np.testing.assert_allclose(source.source_from_target[:3, 3], 3.0 * expected[:3, 3], atol=1e-9)
 
 
-def test_num_excluded_frames_are_no_sources(room: RenderedClip, room_frames: FrameSet) -> None:
+def test_excluded_frames_are_no_sources(room: RenderedClip, room_frames: FrameSet) -> None:
     views = photometric_views(sparse_model_from_truth(room, room_frames), 1.0, excluded_frames={4, 5})
     used = {source.frame for view in views.values() for source in view.sources}
     assert used.isdisjoint({4, 5})
@@ -213,7 +214,7 @@ def refine(case: Case, room: RenderedClip, frames: FrameSet, objective: Objectiv
     model = sparse_model_from_truth(room, frames, noise=0.01, outliers=0.1, unit=3.0)
     views = photometric_views(model, case.scale)
     config = replace(QUICK, objective=objective, steps=steps)
-    refinement = Refinement(case.network, case.images, case.targets, config, CPU, 0, views=views)
+    refinement = Refinement(replace(case.task(config), views=views), CPU)
     for _ in refinement.steps():
         pass
     return refinement.result()
@@ -253,14 +254,14 @@ def test_photometric_rolls_back_like_any_other(case: Case, room: RenderedClip, r
 
 def test_photometric_without_views_is_a_mistake(case: Case) -> None:
     with pytest.raises(ValueError, match="needs views"):
-        Refinement(case.network, case.images, case.targets, replace(QUICK, objective=Objective.BOTH), CPU, 0)
+        Refinement(case.task(replace(QUICK, objective=Objective.BOTH)), CPU)
 
 
 def test_frames_without_sources_are_not_trained_on(case: Case, room: RenderedClip, room_frames: FrameSet) -> None:
     model = sparse_model_from_truth(room, room_frames)
     views = {5: photometric_views(model, case.scale)[5]}
     config = replace(QUICK, objective=Objective.PHOTOMETRIC, steps=2)
-    refinement = Refinement(case.network, case.images, case.targets, config, CPU, 0, views=views)
+    refinement = Refinement(replace(case.task(config), views=views), CPU)
     assert [target.frame for target in refinement._train] == [5]
     with pytest.raises(AlignmentError, match="objective sfm"):
-        Refinement(case.network, case.images, case.targets, config, CPU, 0, views={})
+        Refinement(replace(case.task(config), views={}), CPU)

@@ -11,7 +11,7 @@ import torch
 from sfmttr.config import DenseConfig, LossForm, SplitConfig, WeightConfig
 from sfmttr.errors import AlignmentError
 from sfmttr.refinement.alignment import Alignment
-from sfmttr.refinement.loop import point_loss
+from sfmttr.refinement.losses import point_loss
 from sfmttr.refinement.observations import (
     Observations,
     Split,
@@ -23,7 +23,8 @@ from sfmttr.refinement.observations import (
     sample_at,
     split_points,
 )
-from sfmttr.refinement.targets import FrameTargets, Targets, make_targets, point_weights, select, with_dense
+from sfmttr.refinement.targets import FrameTargets, Targets, make_targets, select, with_dense
+from sfmttr.refinement.weighting import point_weights
 from sfmttr.types import FrameSet, SparseModel
 from tests.support.fakes import sparse_model_from_truth
 from tools.synthetic import RenderedClip

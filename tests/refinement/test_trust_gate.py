@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sfmttr.refinement.alignment import Consistency
-from sfmttr.refinement.trust_gate import THRESHOLD, consistency_score, evaluate_trust
+from sfmttr.refinement.trust_gate import THRESHOLD, Consistency, consistency_score, evaluate_trust
 from sfmttr.sfm.health import HealthFigures, health_score
 from sfmttr.types import SfmHealth
 from tests.support.fakes import health

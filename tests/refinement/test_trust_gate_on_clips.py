@@ -16,9 +16,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sfmttr.config import RECIPES, Preset, SfmConfig, SplitConfig
-from sfmttr.refinement.alignment import align, measure_consistency
+from sfmttr.refinement.alignment import align
 from sfmttr.refinement.observations import observe, sample_at
-from sfmttr.refinement.trust_gate import THRESHOLD, Trust, evaluate_trust
+from sfmttr.refinement.trust_gate import THRESHOLD, Trust, evaluate_trust, measure_consistency
 from sfmttr.sfm import reconstruction
 from sfmttr.types import FrameSet, NoModel, SparseModel
 from tools.synthetic import RenderedClip, render_room, render_rotation, render_street, render_traffic, write_frames

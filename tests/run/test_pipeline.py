@@ -508,7 +508,7 @@ def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: 
 def test_a_failed_run_leaves_an_earlier_one_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run()
     with monkeypatch.context() as patch:
-        patch.setattr("sfmttr.run.pipeline.judge", lambda *_: 1 / 0)
+        patch.setattr("sfmttr.run.pipeline.evaluate_trust", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             bench.run()
     assert bench.stages_made() == set()
