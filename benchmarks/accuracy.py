@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sfmttr.config import OutputConfig, Preset, RunConfig, SplitConfig
-from sfmttr.evaluation.comparison import Column
-from sfmttr.io.json_files import read_json
 from sfmttr.run import pipeline
+from sfmttr.run.report import read_report
 from tools.clips import CLIPS, WEIGHTS
 
 NETWORKS = {
@@ -74,7 +74,8 @@ def _measure(clip: str, network: str, preset: str, seed: int, options: argparse.
     if options.again:
         shutil.rmtree(out, ignore_errors=True)
     pipeline.run(CLIPS[clip].path, out, config)
-    report = read_json(out / "report.json")
+    report = read_report(out)
+    refinement = None if report.refinement is None else asdict(report.refinement)
     rows = [
         {
             "clip": clip,
@@ -84,12 +85,11 @@ def _measure(clip: str, network: str, preset: str, seed: int, options: argparse.
             "reference": reference,
             "column": str(column),
         }
-        | {key: value for key, value in comparison[column].items() if key != "by_distance"}
-        | {"refinement": report["refinement"], "timings_s": report["timings_s"]}
-        for reference, comparison in report["comparison"].items()
-        if comparison
-        for column in Column
-        if column in comparison
+        | {name: value for name, value in asdict(errors).items() if name != "by_distance"}
+        | {"refinement": refinement, "timings_s": report.timings_s}
+        for reference, comparison in vars(report.comparison).items()
+        if comparison is not None
+        for column, errors in comparison.columns.items()
     ]
     for row in rows:
         _print(row)

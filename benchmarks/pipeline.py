@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sfmttr.cli.exit_codes import NOT_REFINED
+from sfmttr.run.report import read_report
 from tools.clips import CLIPS, WEIGHTS
 
 STOCK_SFM = """
@@ -61,12 +62,11 @@ def _refine(options: argparse.Namespace, out: Path, *more: str) -> dict[str, Any
     seconds = time.perf_counter() - started
     if code not in (0, NOT_REFINED):
         raise SystemExit(f"{out.name} ended with exit code {code}; there is nothing to compare.")
-    report = json.loads((out / "report.json").read_text())
+    report = read_report(out)
     if code == NOT_REFINED:  # stock settings end with two images now and then, on forward motion
-        sparse = report["sfm"]
-        placed = f"{sparse['registered']} of {sparse['total']} frames"
+        placed = f"{report.sfm.registered} of {report.sfm.total} frames"
         raise SystemExit(f"{out.name} was not refined ({placed} found their place): its time says nothing, run again.")
-    return {"seconds": seconds, "timings_s": report["timings_s"], "peak_gb": _peak_gb()}
+    return {"seconds": seconds, "timings_s": report.timings_s, "peak_gb": _peak_gb()}
 
 
 def _default(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,24 +12,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from sfmttr.evaluation.comparison import Column, Comparison
-from sfmttr.evaluation.metrics import DepthMetrics
+from sfmttr.evaluation.metrics import MEASURES, DepthMetrics
 from sfmttr.refinement.backend import LiveNetwork
 from sfmttr.refinement.task import RefineStep
 from sfmttr.run.evaluate import Evaluation
-from sfmttr.run.report import MEASURES
 from sfmttr.run.results import RunResult
 from sfmttr.types import NoModel
 from sfmttr.types import Progress as StageProgress
 
-TITLES = {
-    "abs_rel": "AbsRel",
-    "sq_rel": "SqRel",
-    "rmse": "RMSE",
-    "rmse_log": "RMSE log",
-    "a1": "d1",
-    "a2": "d2",
-    "a3": "d3",
-}
 STAGES = {
     "drives": "KITTI",
     "weights": "fetching weights",
@@ -134,7 +124,7 @@ def print_comparison(console: Console, title: str, comparison: Comparison) -> No
     table = Table(title=f"{title} ({comparison.unit})", caption=comparison.protocol, title_justify="left")
     table.add_column("")
     for measure in MEASURES:
-        table.add_column(TITLES[measure], justify="right")
+        table.add_column(measure.title, justify="right")
     for column, errors in comparison.columns.items():
         table.add_row(_label(column), *_cells(errors.overall))
     console.print(table)
@@ -159,7 +149,7 @@ def _label(column: Column) -> str:
 
 
 def _cells(metrics: DepthMetrics) -> list[str]:
-    return [_number(getattr(metrics, measure)) for measure in MEASURES]
+    return [_number(getattr(metrics, measure.name)) for measure in MEASURES]
 
 
 def _number(value: float) -> str:

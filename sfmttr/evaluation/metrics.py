@@ -37,6 +37,30 @@ class DepthMetrics:
     """values compared"""
 
 
+@dataclass(frozen=True)
+class Measure:
+    """One of the seven measures, as tables name it."""
+
+    name: str
+    """Field of `DepthMetrics`, and key in JSON and CSV."""
+    title: str
+    label: str
+    """Title for readers who do not know the field's abbreviations."""
+    description: str
+    higher_is_better: bool = False
+
+
+MEASURES = (
+    Measure("abs_rel", "AbsRel", "AbsRel", "mean of |error| / true depth"),
+    Measure("sq_rel", "SqRel", "SqRel", "mean of squared error / true depth"),
+    Measure("rmse", "RMSE", "RMSE", "root of the mean squared error"),
+    Measure("rmse_log", "RMSE log", "RMSE log", "root of the mean squared error of log depth"),
+    Measure("a1", "d1", "δ < 1.25", "share of depths less than 25 % off", higher_is_better=True),
+    Measure("a2", "d2", "δ < 1.25²", "share of depths less than 56 % off", higher_is_better=True),
+    Measure("a3", "d3", "δ < 1.25³", "share of depths less than 95 % off", higher_is_better=True),
+)
+"""All measures in the order of the paper's table. Every table of errors takes names, titles and order from here."""
+
 _NAN = float("nan")
 NOTHING_COMPARED = DepthMetrics(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, count=0)
 

@@ -26,7 +26,7 @@ from sfmttr.evaluation.metrics import DepthMetrics, ProtocolName, mean_over_fram
 from sfmttr.frames import loader
 from sfmttr.io import depth_maps
 from sfmttr.io.atomic import atomic_file
-from sfmttr.io.json_files import cache_key, read_json, write_json
+from sfmttr.io.json_files import cache_key, write_json
 from sfmttr.kitti.config import ALIGNED, NONE, KittiConfig, Setting
 from sfmttr.kitti.dataset import DEPTH_SCALE, Drive, find_drives, missing_drives
 from sfmttr.kitti.table import PaperTable, Row
@@ -36,7 +36,7 @@ from sfmttr.networks.inverse_depth import unshifted_depth
 from sfmttr.networks.weights import cache_folder
 from sfmttr.run import pipeline
 from sfmttr.run.pipeline import weights_hash
-from sfmttr.run.results import REPORT
+from sfmttr.run.report import read_report
 from sfmttr.sfm import reconstruction
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, ignore_progress
 from sfmttr.utils.device import choose_compute
@@ -152,11 +152,11 @@ class _Experiment:
         if run is None:
             frames = self._frames(Setting.PAPER)
             return frames, self._unrefined(network, frames), False
-        report = read_json(run / REPORT)
+        report = read_report(run)
         frames = loader.frame_set_from_folder(run / "frames")
-        if objective == ALIGNED and report["alignment"] is not None:
-            return frames, depth_maps.read_aligned(run / "depth", report["alignment"]["network_scale"]), True
-        if report["refinement"] is None:
+        if objective == ALIGNED and report.alignment is not None:
+            return frames, depth_maps.read_aligned(run / "depth", report.alignment.network_scale), True
+        if report.refinement is None:
             return frames, depth_maps.read_maps(run / "depth" / f"{Column.BEFORE}.npz"), False
         return frames, depth_maps.read_maps(run / "depth" / f"{Column.AFTER}.npz"), True
 

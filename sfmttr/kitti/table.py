@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfmttr.evaluation.comparison import DistanceErrors
-from sfmttr.evaluation.metrics import DepthMetrics
+from sfmttr.evaluation.metrics import MEASURES, DepthMetrics
 
-MEASURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 FAR_M = 30.0
 """Beyond this SfM-TTR is said to gain most over Ph-TTR."""
 TITLES = {"none": "no", "aligned": "scale alone", "photometric": "Ph-TTR", "sfm": "SfM-TTR", "both": "SfM- and Ph-TTR"}
@@ -94,7 +93,7 @@ class PaperTable:
 
     def text(self) -> str:
         """For people, in fixed columns."""
-        heads = ("TTR", "network", "setting", "scaling", "AbsRel", "SqRel", "RMSE", "RMSE log", "d1", "d2", "d3")
+        heads = ("TTR", "network", "setting", "scaling", *(measure.title for measure in MEASURES))
         lines = [[*heads, f"< {FAR_M:g} m", f"> {FAR_M:g} m", "frames", "drives", "unrefined"]]
         for published in PUBLISHED:
             errors = [f"{value:.3f}" for value in published.errors]
@@ -104,7 +103,7 @@ class PaperTable:
                 [TITLES[published.objective], published.network, "published", scaling, *errors, "", "", *where, ""]
             )
         for row in self.rows:
-            errors = [_number(getattr(row.metrics, measure)) for measure in MEASURES]
+            errors = [_number(getattr(row.metrics, measure.name)) for measure in MEASURES]
             far = [_number(value) for value in row.near_and_far]
             where = [str(row.frames), str(row.drives), str(len(row.unrefined) or "")]
             lines.append([TITLES[row.objective], row.network, row.setting, row.scaling, *errors, *far, *where])
@@ -137,16 +136,17 @@ class PaperTable:
         """For spreadsheets; published rows first."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
+        names = (measure.name for measure in MEASURES)
         far = (f"abs_rel_below_{FAR_M:g}_m", f"abs_rel_above_{FAR_M:g}_m")
         writer.writerow(
-            ["source", "objective", "network", "setting", "scaling", *MEASURES, *far, "frames", "drives", "unrefined"]
+            ["source", "objective", "network", "setting", "scaling", *names, *far, "frames", "drives", "unrefined"]
         )
         for published in PUBLISHED:
             scaling = "none" if published.network == "adabins" else "median"
             head = ["published", published.objective, published.network, "paper", scaling]
             writer.writerow([*head, *published.errors, "", "", PUBLISHED_FRAMES, PUBLISHED_DRIVES, ""])
         for row in self.rows:
-            errors = [f"{getattr(row.metrics, measure):.6f}" for measure in MEASURES]
+            errors = [f"{getattr(row.metrics, measure.name):.6f}" for measure in MEASURES]
             head = ["sfmttr", row.objective, row.network, row.setting, row.scaling]
             split = [f"{value:.6f}" for value in row.near_and_far]
             writer.writerow([*head, *errors, *split, row.frames, row.drives, " ".join(row.unrefined)])
@@ -160,11 +160,14 @@ class PaperTable:
             "comparable_with_published": self.comparable,
             "missing_drives": self.missing,
             "published": [
-                {"objective": row.objective, "network": row.network, **dict(zip(MEASURES, row.errors, strict=True))}
-                for row in PUBLISHED
+                {"objective": row.objective, "network": row.network, **_by_name(row.errors)} for row in PUBLISHED
             ],
             "rows": self.rows,
         }
+
+
+def _by_name(errors: Sequence[float]) -> dict[str, float]:
+    return {measure.name: error for measure, error in zip(MEASURES, errors, strict=True)}
 
 
 def _number(value: float) -> str:
