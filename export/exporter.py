@@ -313,10 +313,10 @@ class _Export:
         return [self._pictures(int(i)) for i in chosen]
 
     def _held_out_report(self, exact: DepthMetrics | None) -> HeldOutReport | None:
-        if exact is None:
+        comparison = self._run.report.comparison.held_out
+        if exact is None or comparison is None:
             return None
-        protocol = str(self._run.report["comparison"]["held_out"]["protocol"])
-        return HeldOutReport(protocol, self._metadata.unit, exact.count, exact)
+        return HeldOutReport(comparison.protocol, self._metadata.unit, exact.count, exact)
 
     def _time(self, variants: Iterable[Variant]) -> dict[str, Latency]:
         """On a frame as it is, and at the network's own size, where resizing costs next to nothing."""
@@ -333,7 +333,8 @@ class _Export:
 def _metadata(
     run: FinishedRun, network: DepthNetwork, working_hw: HW, scale: float, *, in_metres: bool
 ) -> ModelMetadata:
-    held_out = run.report["comparison"]["held_out"]
+    held_out = run.report.comparison.held_out
+    refined = None if held_out is None else held_out.after
     return ModelMetadata(
         schema=spec.SCHEMA,
         version=sfmttr.__version__,
@@ -346,7 +347,7 @@ def _metadata(
         unit="metres" if in_metres else run.unit,
         scale=scale,
         refined=not run.rolled_back,
-        preset=str(run.report["preset"]),
+        preset=run.report.preset,
         weights_sha256=weights_hash(network),
         clip_sha256=run.frames.content_hash,
         clip_frames=len(run.frames),
@@ -354,7 +355,7 @@ def _metadata(
         working_hw=working_hw,
         held_out_abs_rel_before=run.held_out_abs_rel(Column.BEFORE),
         held_out_abs_rel_after=run.held_out_abs_rel(Column.AFTER),
-        held_out_points=0 if held_out is None else int(held_out[Column.AFTER]["count"]),
+        held_out_points=0 if refined is None else refined.count,
         neighbours=network.neighbours,
     )
 

@@ -213,9 +213,10 @@ def _asset(name: str, content: bytes) -> dict[str, Any]:
 def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_base: str) -> dict[str, Any]:
     model, held_out = export.model, export.report["held_out"]
     depth = finished.folder / "depth"
-    shift, scale = (finished.report["alignment"].get(name) for name in ("shift", "network_scale"))
+    alignment = finished.alignment
     # As in the run's own pictures: disparity that is not aligned has depths of its own.
-    before = read_maps(depth / f"{Column.BEFORE}.npz") if shift is None else read_aligned(depth, float(scale))
+    is_depth = alignment.shift is None
+    before = read_maps(depth / f"{Column.BEFORE}.npz") if is_depth else read_aligned(depth, alignment.network_scale)
     maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
     scale = float(model["scale"])
     colours = colormap.color_range(frame for values in maps for frame in values)
@@ -226,7 +227,7 @@ def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_bas
         "place": finished.folder.resolve().name,
         **{name: model[name] for name in ("network", "network_source", "network_licence", "kind", "unit", "refined")},
         **{name: model[name] for name in ("clip_frames", "frame_hw", "working_hw")},
-        "caution": "" if finished.report["alignment"]["trusted"] else CAUTION,
+        "caution": "" if alignment.trusted else CAUTION,
         "held_out": held_out
         and {
             "protocol": held_out["protocol"],

@@ -85,17 +85,22 @@ held-out points of the first table. {_latency(report)} fp32 is the network itsel
 """
 
 
-_COMPARISONS = ("held_out", "held_out_frames", "ground_truth", "ground_truth_held_out_frames")
 _COLUMNS = (Column.BEFORE, Column.ALIGNED, Column.AFTER)
 
 
 def _before_and_after(finished: FinishedRun) -> str:
     """Mean relative error of the network, as the run found it."""
-    comparisons = [finished.report["comparison"].get(name) for name in _COMPARISONS]
+    comparison = finished.report.comparison
+    references = (
+        comparison.held_out,
+        comparison.held_out_frames,
+        comparison.ground_truth,
+        comparison.ground_truth_held_out_frames,
+    )
+    found = [(each.protocol, each.columns) for each in references if each is not None]
     rows = [
-        (each["protocol"], *(f"{each[column]['abs_rel']:.4f}" if column in each else "-" for column in _COLUMNS))
-        for each in comparisons
-        if each is not None
+        (protocol, *(f"{errors[column].abs_rel:.4f}" if column in errors else "-" for column in _COLUMNS))
+        for protocol, errors in found
     ]
     if not rows:
         return "The clip left no points to measure its error with, and there was no true depth."

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
@@ -66,17 +65,6 @@ class Comparison:
     unit: str
     """Unit of rmse, sq_rel and the distance ranges."""
     columns: Mapping[Column, ColumnErrors]
-
-    def to_json(self) -> dict[str, Any]:
-        """`{protocol, unit, before: {abs_rel, ..., by_distance: [...]}, ...}`"""
-        rows = {
-            str(column): {
-                **asdict(errors.overall),
-                "by_distance": [{"near": d.near, "far": d.far, **asdict(d.metrics)} for d in errors.by_distance],
-            }
-            for column, errors in self.columns.items()
-        }
-        return {"protocol": self.protocol, "unit": self.unit, **rows}
 
 
 def _by_distance(predicted: np.ndarray, true: np.ndarray, edges: np.ndarray) -> list[DepthMetrics]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,10 +127,3 @@ def test_truth_without_any_depth(tmp_path: Path, room: RenderedClip, room_frames
     empty = write_ground_truth(replace(room, depth=0 * room.depth), tmp_path / "empty")
     with pytest.raises(GroundTruthError, match="no positive depth"):
         compare_with_ground_truth(maps(room), KIND, match_ground_truth(room_frames, empty, 1000), protocol("plain"))
-
-
-def test_json_holds_every_measure_of_every_column(room: RenderedClip, observations: Observations) -> None:
-    plain = json.loads(json.dumps(points_comparison(room, observations).to_json()))
-    assert plain.keys() == {"protocol", "unit", "before", "after"}
-    assert plain["before"].keys() == MEASURES | {"by_distance"}
-    assert plain["after"]["by_distance"][0].keys() == MEASURES | {"near", "far"}

@@ -118,7 +118,7 @@ def test_fp32_is_the_torch_network(exported: Exported, run: FinishedRun, hw: tup
 
 
 def test_metadata_are_those_of_the_run(exported: Exported, run: FinishedRun) -> None:
-    held_out = run.report["comparison"]["held_out"]
+    held_out = run.report.comparison.held_out
     for variant in Variant:
         path = exported.export / spec.file_name(variant)
         props = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
@@ -129,9 +129,9 @@ def test_metadata_are_those_of_the_run(exported: Exported, run: FinishedRun) -> 
         assert (found.network_licence, found.network_source) == (TINY_INFO.licence, TINY_INFO.source)
         assert (found.frame_hw, found.working_hw) == (HW, run.refined_network().working_hw(HW))
         assert (found.clip_sha256, found.clip_frames) == (run.frames.content_hash, len(run.frames))
-        assert found.held_out_abs_rel_before == held_out["before"]["abs_rel"]
-        assert found.held_out_abs_rel_after == held_out["after"]["abs_rel"]
-        assert found.held_out_points == held_out["after"]["count"]
+        assert found.held_out_abs_rel_before == held_out.before.abs_rel
+        assert found.held_out_abs_rel_after == held_out.after.abs_rel
+        assert found.held_out_points == held_out.after.count
         assert re.fullmatch("[0-9a-f]{64}", found.weights_sha256)
 
 

@@ -19,6 +19,7 @@ from export.spec import Variant
 from sfmttr import networks
 from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, Trained, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
+from sfmttr.evaluation.comparison import Column
 from sfmttr.networks import registry
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter
@@ -412,7 +413,7 @@ def test_from_a_clip_to_a_verified_file(
     assert result.refined is not None
     errors = result.comparisons["ground_truth"]
     assert errors is not None
-    after, aligned = (errors.to_json()[column]["abs_rel"] for column in ("after", "aligned"))
+    after, aligned = (errors.columns[column].overall.abs_rel for column in (Column.AFTER, Column.ALIGNED))
     if name != "depth-pro":  # which needs more steps to get better than a test has time for
         assert not result.refined.rolled_back
         assert after < aligned
