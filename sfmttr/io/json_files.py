@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -178,7 +178,7 @@ def _first_reason(error: ValidationError) -> str:
 
 
 @cache
-def _validator(model: type) -> SchemaValidator:
+def _validator(model: Hashable) -> SchemaValidator:
     """Return the validator of a dataclass. Imports pydantic, which most commands do without, at the first call."""
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator

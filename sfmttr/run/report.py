@@ -245,7 +245,7 @@ class RunReport:
     @classmethod
     def of(cls, result: RunResult) -> RunReport:
         frames, config = result.frames, result.config
-        comparisons = {name: each and ComparisonReport.of(each) for name, each in result.comparisons.items()}
+        comparisons = {name: ComparisonReport.of(each) for name, each in result.comparisons.items() if each is not None}
         return cls(
             schema=SCHEMA,
             sfmttr=sfmttr.__version__,
