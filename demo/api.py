@@ -25,7 +25,6 @@ from .handlers import Handlers, parse_export_request, visitor
 from .jobs import Job
 from .runner import QueueEvent, RefineStepEvent
 from .uploads import keep_upload
-from .views.common import plain
 
 FORM_FIELDS = ("network", "preset", "max_frames", "start", "end", "intrinsics", "seed", "force_box")
 """Components of the form, in the order of the fields of `RunRequest`."""
@@ -111,7 +110,7 @@ class Endpoints:
                 "stage": "done",
                 "run": session.id,
                 "refined": refined,
-                "advice": plain(str(report["advice"])),
+                "advice": str(report["advice"]),
                 "report": report,
             }
         except SfmttrError as error:
@@ -216,4 +215,4 @@ def _kind(run: Any) -> str:
 
 
 def _said(error: SfmttrError) -> gr.Error:
-    return gr.Error(plain(str(error)), print_exception=False)
+    return gr.Error(str(error), print_exception=False)

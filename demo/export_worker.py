@@ -73,7 +73,7 @@ def export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
 def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str, Any] | None:
     """Pass progress on until the child ends; its last word, if it had one."""
     lines, errors = child_process.lines_of(child.stdout), child_process.lines_of(child.stderr)
-    now, last = Progress("export", 0, 0, "starting"), None
+    now, last = Progress("export", 0, 0, "starting", phase="starting"), None
     while True:
         on_progress(now)
         try:
@@ -87,7 +87,8 @@ def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str
             if isinstance(word, dict):
                 last = word
             else:
-                now = Progress(str(word[0]), int(word[1]), int(word[2]), str(word[3]))
+                stage, done, total, note, phase = word
+                now = Progress(str(stage), int(done), int(total), str(note), str(phase))
     if child.wait() != 0 or last is None:
         text = b""
         with contextlib.suppress(queue.Empty):  # whatever may still hold the pipe open is not waited for
@@ -109,7 +110,7 @@ def main(arguments: list[str]) -> int:
 
     run, wish = Path(arguments[0]), ExportRequest(**json.loads(arguments[1]))
     try:
-        _export(run, wish, lambda progress: say([progress.stage, progress.done, progress.total, progress.note]))
+        _export(run, wish, lambda now: say([now.stage, now.done, now.total, now.note, now.phase]))
     except SfmttrError as error:
         say({"problem": str(error)})
         return 1
@@ -122,7 +123,7 @@ def _export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
     known = None if wish.known_depth is None else exporter.KnownDepth(*wish.known_depth)
     config = exporter.ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m)
     exporter.export_run(run, None, config, on_progress)
-    on_progress(Progress("kit", 0, 1, "kit"))
+    on_progress(Progress("kit", 0, 1, "kit", phase="kit"))
     exporter.pack(run, bundle_runtime=wish.bundle_runtime)
 
 

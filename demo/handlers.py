@@ -394,7 +394,7 @@ class Handlers:
                     if isinstance(event, QueueEvent):
                         yield (progress.export_progress("", 0, 0, event.position), *((gr.skip(),) * 3))
                     elif isinstance(event, Progress):
-                        yield (progress.export_progress(event.note, event.done, event.total), *((gr.skip(),) * 3))
+                        yield (progress.export_progress(event.phase, event.done, event.total), *((gr.skip(),) * 3))
             if job.result.value is not None:
                 yield ("", *idle, None)
             else:
@@ -477,7 +477,8 @@ class ProgressTracker:
                 self._since = time.monotonic()
                 self._stages_s = self._plan()
             self.live.stage, self.live.done, self.live.total = event.stage, event.done, event.total
-            self.live.note = event.note
+            self.live.note, self.live.phase, self.live.attempt = event.note, event.phase, event.attempt
+            self.live.origin = event.origin
             if event.stage in ORDER and self._stages_s is not None:
                 spent = time.monotonic() - (self._since or time.monotonic())
                 self.live.left_s = remaining_s(self._stages_s, event.stage, self.live.share, spent)

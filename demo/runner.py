@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfmttr.config import RunConfig
-from sfmttr.types import Progress
+from sfmttr.types import Progress, ResultOrigin
 
 from . import zerogpu
 from .eta import TimingHistory
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sfmttr.refinement.task import RefineStep
 
 
-FROM_CACHE = "from the cache"
 OnEvent = Callable[[object], None]
 
 
@@ -60,7 +59,7 @@ def run_into(
     shown_at = float("-inf")
 
     def on_progress(progress: Progress) -> None:
-        if progress.note == FROM_CACHE:
+        if progress.origin is ResultOrigin.CACHE:
             cached.add(progress.stage)
         tell(progress)
 

@@ -206,7 +206,7 @@ class _Export:
         )
 
     def _tell(self, step: str) -> None:
-        self._on_progress(Progress(STAGE, self._steps.index(step), len(self._steps), step))
+        self._on_progress(Progress(STAGE, self._steps.index(step), len(self._steps), step, phase=step))
 
     # ------------------------------------------------------------------------------- one file
 
@@ -293,7 +293,7 @@ class _Export:
     def _refusal(self, name: str, problem: str) -> UnfaithfulExportError:
         """The error for a file that is not good enough: what is wrong, where, and what to do."""
         if name in (spec.file_name(Variant.FP16), spec.file_name(Variant.INT8)):
-            return UnfaithfulExportError(f"{name} is refused: {problem}. Leave it out with --variants.")
+            return UnfaithfulExportError(f"{name} is refused: {problem}.", cli_hint="Leave it out with --variants.")
         pictures = self._pictures(len(self._run.frames) // 2).values()
         image = torch.cat([self._network.prepare(rgb, self._working_hw) for rgb in pictures], dim=1)
         place = bisect.first_difference(self._network, image, self._config.opset)

@@ -36,16 +36,34 @@ class DepthKind(StrEnum):
         return DepthKind.SCALE_INVARIANT if self is DepthKind.AFFINE_DISPARITY else self
 
 
+class ResultOrigin(StrEnum):
+    """Where the result of a stage comes from."""
+
+    COMPUTED = "computed"
+    RUN_FOLDER = "run_folder"
+    """Read from the run folder, where an earlier call finished the stage."""
+    CACHE = "cache"
+    """Copied from the cache of reconstructions, which all runs share."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """One report of a long stage."""
+    """Progress of one stage of a run.
+
+    `note` is for people alone: programs decide by the other fields.
+    """
 
     stage: str
-    """Name of the stage, e.g. "frames", "sfm", "refine"."""
+    """Name of the stage (`sfmttr.run.stages`), e.g. "frames", "sfm", "refine"."""
     done: int
     total: int
     """Units of work done and expected; `total` 0 means unknown."""
     note: str = ""
+    phase: str = ""
+    """Part of the stage: of "sfm" a `SfmPhase`, of "export" a variant or a step; empty when it has no parts."""
+    attempt: str = ""
+    """Name of the settings that structure-from-motion is trying; empty in other stages."""
+    origin: ResultOrigin = ResultOrigin.COMPUTED
 
 
 OnProgress = Callable[[Progress], None]
@@ -256,13 +274,35 @@ class SparseModel:
     """The same model in COLMAP's binary format."""
 
 
+class NoModelReason(StrEnum):
+    """Why structure-from-motion gave no model."""
+
+    ONE_FRAME = "one_frame"
+    OUT_OF_TIME = "out_of_time"
+    CRASHED = "crashed"
+    """It ended with an error before any image pair was matched."""
+    TEXTURELESS = "textureless"
+    """The median image has too few features."""
+    NO_OVERLAP = "no_overlap"
+    """No image pair has enough matches."""
+    STATIC = "static"
+    """The image hardly moves."""
+    ROTATION = "rotation"
+    """A homography explains nearly all image pairs: the camera turned without moving."""
+    UNSTABLE = "unstable"
+    """Image pairs match but fit no common 3D model."""
+
+
 @dataclass(frozen=True)
 class NoModel:
     """Structure-from-motion ran and found nothing to use."""
 
     attempts: tuple[SfmAttempt, ...]
     total: int
+    """Number of frames."""
+    reason: NoModelReason
     advice: str
+    """One or two sentences: why there is no model, and what may help."""
     seconds: float
 
 

@@ -13,18 +13,6 @@ if TYPE_CHECKING:
     pass
 
 
-def plain(text: str) -> str:
-    """A message of the package in the words of the page: it has buttons, not options."""
-    for option, button in (
-        ("; --force refines all the same", ""),
-        ("set a start and an end", "set a start and an end under Advanced"),
-        ("leave --device at auto, or use --device cpu", "choose another machine"),
-        ("Leave it out with --variants.", ""),
-    ):
-        text = text.replace(option, button)
-    return text
-
-
 def picture_uri(rgb: np.ndarray, width: int = 640, quality: int = 82) -> str:
     """A small picture as a data URI."""
     from ..run_view import encode_webp
@@ -41,7 +29,7 @@ def _sentence(text: str) -> str:
 def notice(text: str, kind: str = "error") -> str:
     """One sentence in a box: kind is error, warning or note."""
     role = "alert" if kind == "error" else "status"
-    return f'<div class="notice {kind}" role="{role}">{escape(_sentence(plain(text)))}</div>'
+    return f'<div class="notice {kind}" role="{role}">{escape(_sentence(text))}</div>'
 
 
 def percent(value: float | None) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
-from sfmttr.sfm.reconstruction import another_try
+from sfmttr.sfm.protocol import FIRST_RUNG, SfmPhase
+from sfmttr.types import ResultOrigin
 
 from ..eta import format_duration
 from .charts import Mark, Series, line_chart
@@ -48,6 +49,9 @@ class Live:
     done: int = 0
     total: int = 0
     note: str = ""
+    phase: str = ""
+    attempt: str = ""
+    origin: ResultOrigin = ResultOrigin.COMPUTED
     place: int | None = None
     left_s: float | None = None
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -96,25 +100,26 @@ def _step_item(i: int, at: int, title: str, state: Live) -> str:
     return f'<li class="{kind}"{current}><span class="title">{escape(title)}</span>{note}{bar}</li>'
 
 
-_SFM_WORDS = {
-    "start": "starting",
-    "features": "looking for corners",
-    "matching": "matching frames",
-    "mapping": "placing cameras",
+_SFM_WORDS: dict[str, str] = {
+    SfmPhase.START: "starting",
+    SfmPhase.FEATURES: "looking for corners",
+    SfmPhase.MATCHING: "matching frames",
+    SfmPhase.MAPPING: "placing cameras",
 }
 
 
 def _note(state: Live) -> str:
-    if state.stage == "sfm" and state.note:
-        what, rung = state.note.partition(", ")[0], another_try(state.note)
-        again = f" (another try: {rung})" if rung else ""
+    if state.origin is ResultOrigin.RUN_FOLDER:
+        return ""
+    if state.stage == "sfm" and state.phase:
+        again = f" (another try: {state.attempt})" if state.attempt not in ("", FIRST_RUNG) else ""
         count = f", {state.done} of {state.total}" if state.total else ""
-        return _SFM_WORDS.get(what, what) + count + again
+        return _SFM_WORDS.get(state.phase, state.phase) + count + again
     if state.stage == "refine":
         return f"step {state.done} of {state.total}"
     if state.stage == "weights":
         return f"fetching {state.note}, {100 * state.share:.0f} %" if state.total else state.note
-    return state.note if state.note != "already done" else ""
+    return state.note
 
 
 def _live_pictures(state: Live) -> str:

@@ -13,7 +13,7 @@ from .charts import Series, line_chart
 
 if TYPE_CHECKING:
     from ..run_view import RunView
-from .common import is_finite, percent, plain
+from .common import is_finite, percent
 from .progress import validation_chart
 
 _MEASURES = (
@@ -118,7 +118,7 @@ def health(view: RunView) -> str:
     sfm = view.report["sfm"]
     card = sfm["health"]
     if card is None:
-        return f'<div class="health poor"><p>{escape(plain(str(sfm["advice"])))}</p></div>'
+        return f'<div class="health poor"><p>{escape(str(sfm["advice"]))}</p></div>'
     alignment = view.report["alignment"] or {}
     facts = [
         ("Frames placed", f"{card['registered']} of {card['total']}"),
@@ -139,7 +139,7 @@ def health(view: RunView) -> str:
     kind = "good" if score >= 0.75 else "fair" if score >= 0.5 else "poor"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     concerns = "".join(f"<li>{escape(each)}</li>" for each in card["concerns"])
-    advice = f"<p>{escape(plain(card['advice']))}</p>" if card["advice"] else ""
+    advice = f"<p>{escape(card['advice'])}</p>" if card["advice"] else ""
     return (
         f'<div class="health {kind}"><p class="score"><b>{100 * score:.0f}</b> of 100: '
         f"{ {'good': 'fits itself well', 'fair': 'usable, with doubts', 'poor': 'does not fit itself'}[kind] }</p>"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..run_view import RunView
-from .common import notice, percent, plain
+from .common import notice, percent
 
 
 def verdict(view: RunView, link: str) -> str:
@@ -15,7 +15,7 @@ def verdict(view: RunView, link: str) -> str:
     report, run = view.report, f' data-run="{escape(view.session.id)}"'
     if not view.refined:
         title = "Not refined: this reconstruction is not to be trusted" if view.gate_closed else "Not refined"
-        body = f'<p class="why">{escape(plain(report["advice"]))}</p><p>{_unrefined_words(view)}</p>'
+        body = f'<p class="why">{escape(report["advice"])}</p><p>{_unrefined_words(view)}</p>'
         return f'<div class="verdict closed"{run}><h2>{title}</h2>{body}{_link(link)}</div>'
     if view.rolled_back:
         body = (

@@ -103,7 +103,8 @@ def _print_sfm(console: Console, result: RunResult) -> None:
 def _print_refinement(console: Console, result: RunResult) -> None:
     refined, name = result.refined, escape(result.network)
     if refined is None:
-        console.print(f"[bold yellow]Not refined[/]: {escape(result.advice)}", highlight=False)
+        advice = f"{result.advice} {result.cli_hint}".rstrip()
+        console.print(f"[bold yellow]Not refined[/]: {escape(advice)}", highlight=False)
     elif refined.rolled_back:
         console.print(
             f"[bold yellow]Rolled back[/]: none of {refined.steps} steps beat {name} as it was on points held out; "

@@ -23,7 +23,7 @@ def exit_code(program: str, command: Callable[[], int], if_interrupted: str) -> 
     try:
         return command()
     except SfmttrError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {error.cli_message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{program}: interrupted; {if_interrupted}", file=sys.stderr)

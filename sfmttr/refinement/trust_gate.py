@@ -64,6 +64,8 @@ class Trust:
     """0 to 1, from reconstruction and network together."""
     statement: str
     """One sentence for the user; empty when trusted."""
+    cli_hint: str = ""
+    """A further sentence that names options of the command line, which alone shows it."""
 
     @property
     def out_of_domain(self) -> bool:
@@ -98,6 +100,6 @@ def evaluate_trust(health: SfmHealth, agreement: Consistency) -> Trust:
     statement = (
         f"Structure-from-motion does not fit itself well ({seen}) and disagrees with the network about what is near: "
         "traffic, or a camera that hardly moves? Known intrinsics, or a stretch of the clip where the camera moves and "
-        "the scene does not, may help; --force refines all the same."
+        "the scene does not, may help."
     )
-    return Trust(False, health.score, score, statement)
+    return Trust(False, health.score, score, statement, cli_hint="--force refines anyway.")

@@ -58,7 +58,8 @@ from sfmttr.run.folder import RunFolder
 from sfmttr.run.results import Aligned, RunResult
 from sfmttr.sfm import reconstruction
 from sfmttr.sfm.intrinsics import parse_intrinsics
-from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, SparseModel, ignore_progress
+from sfmttr.sfm.protocol import SfmPhase
+from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, ResultOrigin, SparseModel, ignore_progress
 from sfmttr.utils.background import BackgroundTask
 
 T = TypeVar("T")
@@ -187,7 +188,7 @@ class _Run:
         if self._folder.is_fresh(name, key):
             record = self._folder.manifest.stage(name)
             self._timings[name] = record.seconds if record else 0.0
-            self._on_progress(Progress(name, 1, 1, "already done"))
+            self._on_progress(Progress(name, 1, 1, "already done", origin=ResultOrigin.RUN_FOLDER))
             return read()
         if not at_once:
             self._void(name)
@@ -249,7 +250,8 @@ class _Run:
         with BackgroundTask(self._predict_unrefined) as beside:
 
             def on_progress(progress: Progress) -> None:
-                if reconstruction.places_cameras(progress) and self._backend.is_here and not self._knows_unrefined:
+                mapping = progress.phase == SfmPhase.MAPPING  # most of it runs on one core
+                if mapping and self._backend.is_here and not self._knows_unrefined:
                     beside.start()
                 self._on_progress(progress)
 

@@ -55,5 +55,10 @@ class RunResult:
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @property
+    def cli_hint(self) -> str:
+        """What options of the command line can do about it when the clip was not refined; shown there alone."""
+        return "" if self.aligned is None or self.refined is not None else self.aligned.trust.cli_hint
+
+    @property
     def report_path(self) -> Path:
         return self.folder / REPORT

@@ -13,7 +13,7 @@ from sfmttr.sfm.protocol import Facts, Job, RawModel, Recipe
 from sfmttr.sfm.retry_policy import Climb, RungResult
 from sfmttr.sfm.sparse import camera_to_colmap
 from sfmttr.sfm.subprocess_runner import Outcome, StageProgress, run_job
-from sfmttr.types import FrameSet, OnProgress, Progress, SfmAttempt
+from sfmttr.types import FrameSet, NoModelReason, OnProgress, Progress, SfmAttempt
 
 STAGE = "sfm"
 NO_MODEL = "no model found"
@@ -22,6 +22,7 @@ _FEWEST_POINTS = 50
 _GRACE = 0.05
 """The child hands over what it has this share of the time before it is killed (at least `_MIN_GRACE_S`)."""
 _MIN_GRACE_S = 3.0
+_HOPELESS = (NoModelReason.TEXTURELESS, NoModelReason.STATIC, NoModelReason.ROTATION)
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,19 @@ class Tries:
         attempt = SfmAttempt(recipe.name, len(raw.image_name), len(raw.xyz_in_world), seconds, note)
         return RungResult(attempt, Rung(output, outcome.facts))
 
-    def advice(self, found: Climb[Rung]) -> str:
-        """Why there is no model, in one sentence or two."""
-        facts = self.facts
+    def no_model_reason(self, found: Climb[Rung]) -> tuple[NoModelReason, str]:
+        """Why there is no model, and advice in one or two sentences."""
         if self.timed_out:
             limit = f"Structure-from-motion ran out of its {self._config.time_limit_s:.0f} seconds"
-            return f"{limit}: use fewer or smaller frames, or allow more time."
-        if self._complaint and not facts.pairs_tried:
-            return f"Structure-from-motion could not finish: {self._complaint}."
-        advice = health.no_model_advice(
-            facts.median_features, facts.pairs_verified, facts.degenerate_ratio, facts.displacement_ratio
-        )
+            return NoModelReason.OUT_OF_TIME, f"{limit}: use fewer or smaller frames, or allow more time."
+        if self._complaint and not self.facts.pairs_tried:
+            return NoModelReason.CRASHED, f"Structure-from-motion could not finish: {self._complaint}."
+        reason = _reason(self.facts)
+        advice = health.NO_MODEL_ADVICE[reason]
         registered = found.best.attempt.registered if found.best else 0
-        return f"Only {registered} of {len(self._frames)} frames found their place. {advice}" if registered else advice
+        if registered:
+            advice = f"Only {registered} of {len(self._frames)} frames found their place. {advice}"
+        return reason, advice
 
     def _job(self, recipe: Recipe, output: Path, limit_s: float, subset: tuple[str, ...]) -> Job:
         config, frames = self._config, self._frames
@@ -113,12 +114,14 @@ class Tries:
 
     def _hopeless(self, facts: Facts) -> bool:
         """Whether the clip itself rules a model out: then the other rungs are a waste of the user's time."""
-        if not facts.pairs_tried:
-            return False
-        advice = health.no_model_advice(
-            facts.median_features, facts.pairs_verified, facts.degenerate_ratio, facts.displacement_ratio
-        )
-        return advice in (health.TEXTURELESS, health.STATIC, health.ROTATION)
+        return bool(facts.pairs_tried) and _reason(facts) in _HOPELESS
+
+
+def _reason(facts: Facts) -> NoModelReason:
+    """Why frames with these features and matches give no model."""
+    return health.no_model_reason(
+        facts.median_features, facts.pairs_verified, facts.degenerate_ratio, facts.displacement_ratio
+    )
 
 
 def _focal_px(frames: FrameSet, recipe: Recipe) -> float | None:
@@ -135,6 +138,7 @@ def _discard(database: Path) -> None:
 
 def reporter(on_progress: OnProgress, rung: str) -> Callable[[StageProgress], None]:
     def report(progress: StageProgress) -> None:
-        on_progress(Progress(STAGE, progress.done, progress.total, f"{progress.stage}, {rung}"))
+        note = f"{progress.stage}, {rung}"
+        on_progress(Progress(STAGE, progress.done, progress.total, note, progress.stage, rung))
 
     return report

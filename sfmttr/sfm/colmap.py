@@ -20,7 +20,7 @@ import numpy as np
 import pycolmap
 from PIL import Image
 
-from sfmttr.sfm.protocol import MAPPING, Extractor, Facts, Job, RawModel
+from sfmttr.sfm.protocol import Extractor, Facts, Job, RawModel, SfmPhase
 from sfmttr.sfm.sift import Features, sift
 
 Report = Callable[[str, int, int], None]
@@ -53,7 +53,7 @@ _VERIFIED = (
 
 def extract(job: Job, report: Report) -> None:
     """SIFT features of the images into the database, unless an earlier rung of the same features has done it."""
-    report("features", 0, len(job.files))
+    report(SfmPhase.FEATURES, 0, len(job.files))
     if job.recipe.extractor == Extractor.COLMAP:
         _extract_by_colmap(job)
         return
@@ -70,7 +70,7 @@ def extract(job: Job, report: Report) -> None:
         camera, rig_id = _camera(database, job)
         for done, (file, found) in enumerate(zip(files, pool.map(features, files), strict=True), start=1):
             _write(database, camera, rig_id, file, found)
-            report("features", len(known) + done, len(job.files))
+            report(SfmPhase.FEATURES, len(known) + done, len(job.files))
 
 
 def _write(database: pycolmap.Database, camera: pycolmap.Camera, rig_id: int, file: str, found: Features) -> None:
@@ -149,7 +149,7 @@ def match(job: Job, report: Report) -> int:
     verification.ransac.min_num_trials = job.recipe.least_trials
     # The library has no callbacks for matches: the parent counts rows in the database. Not this process: Python's
     # SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
-    report("matching", 0, len(pairs))
+    report(SfmPhase.MATCHING, 0, len(pairs))
     pycolmap.match_image_pairs(
         job.database,
         matching_options=matching,
@@ -293,9 +293,9 @@ def _grow(
     def count() -> None:
         nonlocal registered
         registered += 1
-        report(MAPPING, min(registered, len(names)), len(names))
+        report(SfmPhase.MAPPING, min(registered, len(names)), len(names))
 
-    report(MAPPING, 0, len(names))
+    report(SfmPhase.MAPPING, 0, len(names))
     scratch = Path(job.output) / "models"
     scratch.mkdir()
     options = incremental_options(job, names, runtime_s)
@@ -320,7 +320,7 @@ def _grow(
 def map_global(job: Job, report: Report) -> list[pycolmap.Reconstruction]:
     """Models by the global mapper; it has no callbacks and cannot be told to stop, the parent kills us instead."""
     names = list(job.subset or job.files)
-    report(MAPPING, 0, len(names))
+    report(SfmPhase.MAPPING, 0, len(names))
     options = pycolmap.GlobalPipelineOptions()
     options.random_seed = options.mapper.random_seed = job.seed
     options.num_threads = options.mapper.num_threads = job.threads

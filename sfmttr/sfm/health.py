@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sfmttr.types import NoModelReason
+
 _NAN = float("nan")
 
 LOW_FEATURES = 200
@@ -16,16 +18,16 @@ STATIC_DISPLACEMENT = 0.01
 ALL_DEGENERATE = 0.9
 """With this share of planar or pure-rotation pairs and no model, the camera only turned."""
 
-TEXTURELESS = (
-    "There is too little texture to follow: film something with more detail, in better light and without motion blur."
-)
-STATIC = "The camera hardly moved: walk sideways while filming."
-ROTATION = "The camera only turned on the spot: move it sideways as well, by at least a step."
-NO_OVERLAP = "The frames have too little in common: film more slowly, or use more frames of a shorter stretch."
-UNSTABLE = (
-    "The frames match but fit no common 3D model: "
-    "film a place where little moves, walk sideways, or give the intrinsics."
-)
+NO_MODEL_ADVICE = {
+    NoModelReason.TEXTURELESS: "There is too little texture to follow: film something with more detail, in better "
+    "light and without motion blur.",
+    NoModelReason.STATIC: "The camera hardly moved: walk sideways while filming.",
+    NoModelReason.ROTATION: "The camera only turned on the spot: move it sideways as well, by at least a step.",
+    NoModelReason.NO_OVERLAP: "The frames have too little in common: film more slowly, or use more frames of a shorter "
+    "stretch.",
+    NoModelReason.UNSTABLE: "The frames match but fit no common 3D model: film a place where little moves, walk "
+    "sideways, or give the intrinsics.",
+}
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,14 @@ def step_evenness(centres: np.ndarray, time_s: np.ndarray) -> float:
     return float(speeds.std() / mean) if mean > 0 else _NAN
 
 
-def no_model_advice(features: float, pairs_verified: int, degenerate: float, displacement: float) -> str:
-    """One sentence for a clip without a model, from what features and matches have shown (nan: not known)."""
+def no_model_reason(features: float, pairs_verified: int, degenerate: float, displacement: float) -> NoModelReason:
+    """Return why a clip gives no model, judged by its features and matches (nan: unknown)."""
     if features < LOW_FEATURES:
-        return TEXTURELESS
+        return NoModelReason.TEXTURELESS
     if pairs_verified == 0:
-        return NO_OVERLAP
+        return NoModelReason.NO_OVERLAP
     if displacement < STATIC_DISPLACEMENT:
-        return STATIC
+        return NoModelReason.STATIC
     if degenerate >= ALL_DEGENERATE:
-        return ROTATION
-    return UNSTABLE
+        return NoModelReason.ROTATION
+    return NoModelReason.UNSTABLE

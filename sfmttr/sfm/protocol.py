@@ -17,11 +17,21 @@ from sfmttr.config import SfmConfig
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
-MAPPING = "mapping"
-"""What the child says it is doing when it finds poses and points: most of that on one core."""
 RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
 FIRST_RUNG = "standard"
 """The rung that is tried first."""
+
+
+class SfmPhase(StrEnum):
+    """Part of a reconstruction, in the order in which they follow each other."""
+
+    START = "start"
+    FEATURES = "features"
+    MATCHING = "matching"
+    MAPPING = "mapping"
+    """Poses and points are found; most of it runs on one core."""
+    IMPORT = "import"
+    """A given model is read instead."""
 
 
 class Extractor(StrEnum):

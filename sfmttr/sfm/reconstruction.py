@@ -21,7 +21,7 @@ from sfmttr.errors import ReconstructionError
 from sfmttr.sfm import cache, health
 from sfmttr.sfm.attempts import NO_MODEL, STAGE, Rung, Tries, reporter
 from sfmttr.sfm.colmap_binary import check_binary_model
-from sfmttr.sfm.protocol import FIRST_RUNG, MAPPING, Facts, Job, RawModel, Recipe
+from sfmttr.sfm.protocol import Facts, Job, RawModel, Recipe
 from sfmttr.sfm.retry_policy import Climb, climb, in_sequence, ladder
 from sfmttr.sfm.sparse import Sparse, sparse_from_raw
 from sfmttr.sfm.split_half import halves_disagreement
@@ -30,8 +30,10 @@ from sfmttr.types import (
     Camera,
     FrameSet,
     NoModel,
+    NoModelReason,
     OnProgress,
     Progress,
+    ResultOrigin,
     SfmAttempt,
     SfmHealth,
     SparseModel,
@@ -59,13 +61,14 @@ def reconstruct(
     if config.model_folder is not None:
         return import_model(frames, config.model_folder, folder, config, on_progress)
     if len(frames) < 2:
-        return NoModel((), len(frames), "One frame alone has no motion to learn from: give a clip.", 0.0)
+        advice = "One frame alone has no motion to learn from: give a clip."
+        return NoModel((), len(frames), NoModelReason.ONE_FRAME, advice, 0.0)
     spaced = [file for file in frames.files if any(character.isspace() for character in file)]
     if spaced:
         raise ReconstructionError(f'The frame file "{spaced[0]}" has white space in its name; rename it.')
     key = cache.cache_key(frames, config, ladder(frames, config))
     if cache_folder is not None and cache.restore(cache_folder / key, folder):
-        on_progress(Progress(STAGE, 1, 1, "from the cache"))
+        on_progress(Progress(STAGE, 1, 1, "from the cache", origin=ResultOrigin.CACHE))
         return load_model(frames, folder)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
@@ -73,7 +76,8 @@ def reconstruct(
         rungs = ladder(frames, config)
         found: Climb[Rung] = climb(rungs, tries.run, total=len(frames), time_left_s=tries.time_left_s)
         if found.best is None or found.best.model is None or not _enough(found.best.attempt, frames, config):
-            return NoModel(found.attempts, len(frames), tries.advice(found), time.monotonic() - start)
+            reason, advice = tries.no_model_reason(found)
+            return NoModel(found.attempts, len(frames), reason, advice, time.monotonic() - start)
         best, name = found.best.model, found.best.attempt.rung
         recipe = next(rung for rung in rungs if rung.name == name)
         halves = partial(_disagreement_of_halves, frames, tries, recipe, best)
@@ -127,17 +131,6 @@ def model_identity(model_folder: Path) -> list[tuple[str, int, int]]:
 def sweep_cache(cache_folder: Path, keep_s: float) -> int:
     """Delete reconstructions in `cache_folder` that were not used for so long; give how many went."""
     return cache.sweep(cache_folder, keep_s)
-
-
-def another_try(note: str) -> str:
-    """What is tried, by a progress note of a reconstruction; empty while it is what is tried first."""
-    rung = note.partition(", ")[2]
-    return "" if rung == FIRST_RUNG else rung
-
-
-def places_cameras(progress: Progress) -> bool:
-    """Whether a reconstruction that says this is finding poses and points: most of that is done on one core."""
-    return progress.stage == STAGE and progress.note.startswith(MAPPING)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, Facts, Job
+from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, Facts, Job, SfmPhase
 from sfmttr.utils import child_process
 
 TICK_S = 0.2
@@ -21,7 +21,7 @@ TICK_S = 0.2
 
 _TAIL_LINES = 3
 _COUNT_EVERY_S = 0.6
-_COUNTS = {"matching": "SELECT count(*) FROM two_view_geometries"}
+_COUNTS = {SfmPhase.MATCHING.value: "SELECT count(*) FROM two_view_geometries"}
 """What is counted in the database during stages that the child cannot follow itself."""
 
 
@@ -76,7 +76,7 @@ def _follow(
 ) -> bool:
     """Pass the child's progress on until it ends or the time is up (True)."""
     lines = child_process.lines_of(child.stdout)
-    last, counted_at = StageProgress("start", 0, 0), time.monotonic()
+    last, counted_at = StageProgress(SfmPhase.START, 0, 0), time.monotonic()
     while True:
         report(last)
         if time.monotonic() > deadline:

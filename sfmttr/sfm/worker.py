@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sfmttr.sfm import colmap
 from sfmttr.sfm.colmap import Report
-from sfmttr.sfm.protocol import Facts, Job, Mapper
+from sfmttr.sfm.protocol import Facts, Job, Mapper, SfmPhase
 from sfmttr.utils.child_process import die_with_parent, take_stdout
 
 _IMPORT_MEMORY_BYTES = 4 * 2**30
@@ -59,7 +59,7 @@ def run_rung(job: Job, report: Report) -> None:
 
 def run_import(job: Job, report: Report) -> None:
     """Read a model in COLMAP's text or binary format and write it in binary."""
-    report("import", 0, 1)
+    report(SfmPhase.IMPORT, 0, 1)
     output = Path(job.output)
     limit_memory(sum(file.stat().st_size for file in Path(job.model).iterdir() if file.is_file()))
     try:

@@ -10,6 +10,8 @@ import torch
 
 from sfmttr.errors import DeviceError
 
+_DEVICE_HINT = "Leave --device at auto, or use --device cpu."
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -39,12 +41,12 @@ def choose_compute(name: str = "auto") -> Compute:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise DeviceError("No CUDA device is usable here: leave --device at auto, or use --device cpu.")
+            raise DeviceError("No CUDA device is usable here; choose another device.", cli_hint=_DEVICE_HINT)
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
         return Compute(torch.device(name), dtype)
     if name == "mps":
         if not torch.backends.mps.is_available():
-            raise DeviceError("No Apple GPU is usable here: leave --device at auto, or use --device cpu.")
+            raise DeviceError("No Apple GPU is usable here; choose another device.", cli_hint=_DEVICE_HINT)
         return Compute(torch.device("mps"), None)
     if name == "cpu":
         return Compute(torch.device("cpu"), None)

@@ -30,7 +30,7 @@ from sfmttr.errors import ConfigError, IntrinsicsError
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.run import pipeline
 from sfmttr.sfm import reconstruction
-from sfmttr.sfm.protocol import Recipe
+from sfmttr.sfm.protocol import Recipe, SfmPhase
 from sfmttr.types import Progress
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.support.page import cpu_service
@@ -434,11 +434,11 @@ def test_the_line_is_told_before_anything_else() -> None:
     watch.update(QueueEvent(2))
     assert "number 2 in line" in progress.live(watch.live)
     watch.update(QueueEvent(0))
-    watch.update(Progress("sfm", 2, 10, f"mapping, {Recipe().name}"))
+    watch.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=Recipe().name))
     html = progress.live(watch.live)
     assert "placing cameras, 2 of 10" in html
     assert "another try" not in html
-    watch.update(Progress("sfm", 3, 10, "mapping, forward"))
+    watch.update(Progress("sfm", 3, 10, phase=SfmPhase.MAPPING, attempt="forward"))
     html = progress.live(watch.live)
     assert "placing cameras, 3 of 10 (another try: forward)" in html
     assert 'aria-current="step"' in html

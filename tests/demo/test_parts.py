@@ -347,14 +347,14 @@ def test_a_chart_draws_what_is_finite() -> None:
 
 TALKS = """
 import json, sys
-print(json.dumps(["export", 1, 4, "fp32"]), flush=True)
+print(json.dumps(["export", 1, 4, "half way", "fp32"]), flush=True)
 print("noise", flush=True)
 print(json.dumps({"problem": sys.argv[1]} if sys.argv[1] else {}), flush=True)
 """
 HANGS = """
 import json, pathlib, sys, time
 pathlib.Path(sys.argv[1], ".tmp-1234-export").mkdir()
-print(json.dumps(["export", 1, 4, "fp32"]), flush=True)
+print(json.dumps(["export", 1, 4, "half way", "fp32"]), flush=True)
 time.sleep(60)
 """
 
@@ -367,7 +367,7 @@ def test_the_child_s_progress_is_passed_on(tmp_path: Path, monkeypatch: pytest.M
     child(monkeypatch, TALKS, "")
     heard: list[Progress] = []
     export(tmp_path, ExportRequest(), heard.append)
-    assert Progress("export", 1, 4, "fp32") in heard
+    assert Progress("export", 1, 4, "half way", "fp32") in heard
 
 
 def test_the_child_s_sentence_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +389,7 @@ def test_stopping_ends_the_child_and_leaves_nothing(tmp_path: Path, monkeypatch:
     child(monkeypatch, HANGS, str(tmp_path))
 
     def stop(progress: Progress) -> None:
-        if progress.note == "fp32":
+        if progress.phase == "fp32":
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):

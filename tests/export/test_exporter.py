@@ -295,8 +295,9 @@ def test_int8_that_is_not_good_enough_keeps_layers_in_float(copied: Path, monkey
     assert sorted(path.name for path in (copied / "export").iterdir()) == ["depth-int8.onnx", spec.REPORT]
 
     spoilt |= set(range(20))
-    with pytest.raises(ExportError, match=r"depth-int8\.onnx is refused: .*Leave it out with --variants"):
+    with pytest.raises(ExportError, match=r"depth-int8\.onnx is refused: ") as refused:
         export_run(copied, config=ExportConfig(variants=(Variant.INT8,)))
+    assert refused.value.cli_message.endswith("Leave it out with --variants.")
     assert (copied / "export" / "depth-int8.onnx").is_file()  # of the export before
 
 

@@ -25,7 +25,7 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.task import RefineStep, RefineTask
 from sfmttr.run import pipeline
-from sfmttr.types import FrameSet, NoModel, Progress, SparseModel
+from sfmttr.types import FrameSet, NoModel, Progress, ResultOrigin, SparseModel
 from tests.support.data_paths import data_root, existing
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny, write_fake_model
 from tests.support.kitti_folders import DRIVE, KittiFolders, empty, lay_out_clip, lay_out_drive
@@ -199,7 +199,7 @@ def test_a_second_call_makes_nothing_again(folders: KittiFolders, tiny: KittiSfm
     steps: list[Progress] = []
     assert experiment.reproduce(config, steps.append).text() == first.text()
     assert tiny.calls == calls
-    assert {step.note for step in steps if step.stage == "refine"} == {"already done"}
+    assert {step.origin for step in steps if step.stage == "refine"} == {ResultOrigin.RUN_FOLDER}
 
 
 def test_what_was_interrupted_goes_on(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_was_interrupted_goes_on(folders: KittiFolders, tiny: KittiSfm, tmp
 
     def stop_in_the_second(progress: Progress) -> None:
         done = (tmp_path / "out" / DRIVE / f"{TINY}-paper-sfm" / "report.json").is_file()
-        if done and progress.stage == "refine" and progress.note == "":
+        if done and progress.stage == "refine" and progress.origin is ResultOrigin.COMPUTED:
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
@@ -215,9 +215,9 @@ def test_what_was_interrupted_goes_on(folders: KittiFolders, tiny: KittiSfm, tmp
     seen: list[Progress] = []
     rows = experiment.reproduce(config, seen.append).rows
     assert [row.objective for row in rows] == ["sfm", "both"]
-    refined = [step.note for step in seen if step.stage == "refine"]
-    assert refined[0] == "already done"
-    assert refined.count("already done") == 1
+    refined = [step.origin for step in seen if step.stage == "refine"]
+    assert refined[0] is ResultOrigin.RUN_FOLDER
+    assert refined.count(ResultOrigin.RUN_FOLDER) == 1
 
 
 def test_a_drive_without_reconstruction_is_scored_as_it_was(

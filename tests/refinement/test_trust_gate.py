@@ -52,9 +52,11 @@ def test_border_is_open() -> None:
 
 
 def test_statement_says_what_was_seen_and_what_helps() -> None:
-    statement = evaluate_trust(health(0.2), POOR).statement
+    trust = evaluate_trust(health(0.2), POOR)
+    statement = trust.statement
     assert "the camera seems to move in jumps" in statement
-    assert "--force" in statement
+    assert "--force" in trust.cli_hint
+    assert "--" not in statement
     assert "intrinsics" in statement
 
 

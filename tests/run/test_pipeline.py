@@ -50,7 +50,8 @@ from sfmttr.run.evaluate import evaluate_run
 from sfmttr.run.folder import RunFolder
 from sfmttr.run.manifest import read_manifest
 from sfmttr.run.results import RunResult
-from sfmttr.types import Progress
+from sfmttr.sfm.protocol import SfmPhase
+from sfmttr.types import Progress, ResultOrigin
 from sfmttr.viz import colormap
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tools.synthetic import RenderedClip, write_frames, write_ground_truth
@@ -94,7 +95,7 @@ class Bench:
         done: set[str] = set()
 
         def note(progress: Progress) -> None:
-            if progress.note == "already done":
+            if progress.origin is ResultOrigin.RUN_FOLDER:
                 done.add(progress.stage)
 
         self.run(config, note)
@@ -134,6 +135,10 @@ def finished(assets: Path, room: RenderedClip, tmp_path_factory: pytest.TempPath
 
 CLOSED = {"score": 0.2, "outliers": 0.8, "noise": 0.8}
 """A reconstruction that fits neither itself nor the network."""
+
+
+def reconstructing(phase: SfmPhase, attempt: str = "standard") -> Progress:
+    return Progress("sfm", 1, 2, phase=phase, attempt=attempt)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -438,7 +443,7 @@ def test_the_unrefined_network_is_asked_while_cameras_are_placed(
         return predict_maps(*arguments)
 
     monkeypatch.setattr("sfmttr.refinement.backend.predict_maps", predict)
-    bench.sfm.notes = ("matching, standard", "mapping, standard", "mapping, standard")
+    bench.sfm.reports = tuple(map(reconstructing, (SfmPhase.MATCHING, SfmPhase.MAPPING, SfmPhase.MAPPING)))
     bench.run()
     beside, after = asked
     assert beside != threading.main_thread().name == after
@@ -494,10 +499,10 @@ def test_early_features_are_kept_for_a_refinement_only(bench: Bench, monkeypatch
 
 def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:
     def cancel(progress: Progress) -> None:
-        if progress.note == "mapping, elsewhere":
+        if progress.attempt == "elsewhere":
             raise Cancelled("stopped")
 
-    bench.sfm.notes = ("mapping, standard", "mapping, elsewhere")
+    bench.sfm.reports = (reconstructing(SfmPhase.MAPPING), reconstructing(SfmPhase.MAPPING, "elsewhere"))
     before = threading.active_count()
     with pytest.raises(Cancelled):
         bench.run(on_progress=cancel)
@@ -543,7 +548,10 @@ def test_closed_gate_is_a_result(bench: Bench, capsys: pytest.CaptureFixture[str
     assert report["alignment"]["trusted"] is False
     assert report["alignment"]["sfm_health"] == 0.2
     assert "does not fit itself well" in report["advice"]
-    assert "Not refined" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Not refined" in printed
+    assert "--force refines anyway." in printed
+    assert "--force" not in report["advice"]
 
 
 def test_force_refines_all_the_same(bench: Bench) -> None:

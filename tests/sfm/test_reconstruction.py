@@ -28,11 +28,11 @@ from sfmttr.sfm import subprocess_runner as sfm_child
 from sfmttr.sfm.attempts import NO_MODEL, Rung
 from sfmttr.sfm.cache import match_images
 from sfmttr.sfm.health import HealthFigures, health_score
-from sfmttr.sfm.protocol import Facts, Job, Mapper, RawModel, Recipe
+from sfmttr.sfm.protocol import Facts, Job, Mapper, RawModel, Recipe, SfmPhase
 from sfmttr.sfm.retry_policy import RungResult, climb, ladder
 from sfmttr.sfm.sparse import camera_from_colmap, camera_to_colmap, largest_angles_deg, sparse_from_raw
 from sfmttr.sfm.split_half import halves_disagreement
-from sfmttr.types import Camera, FrameSet, NoModel, Progress, SfmAttempt, SparseModel
+from sfmttr.types import Camera, FrameSet, NoModel, NoModelReason, Progress, SfmAttempt, SparseModel
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -301,17 +301,18 @@ def test_step_evenness() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figures", "advice"),
+    ("figures", "reason"),
     [
-        ((30.0, 0, math.nan, math.nan), sfm_health.TEXTURELESS),
-        ((3000.0, 0, math.nan, math.nan), sfm_health.NO_OVERLAP),
-        ((3000.0, 50, 1.0, 0.002), sfm_health.STATIC),
-        ((3000.0, 50, 1.0, 0.1), sfm_health.ROTATION),
-        ((3000.0, 50, 0.1, 0.1), sfm_health.UNSTABLE),
+        ((30.0, 0, math.nan, math.nan), NoModelReason.TEXTURELESS),
+        ((3000.0, 0, math.nan, math.nan), NoModelReason.NO_OVERLAP),
+        ((3000.0, 50, 1.0, 0.002), NoModelReason.STATIC),
+        ((3000.0, 50, 1.0, 0.1), NoModelReason.ROTATION),
+        ((3000.0, 50, 0.1, 0.1), NoModelReason.UNSTABLE),
     ],
 )
-def test_advice_without_a_model(figures: tuple[float, int, float, float], advice: str) -> None:
-    assert sfm_health.no_model_advice(*figures) == advice
+def test_reason_and_advice_without_a_model(figures: tuple[float, int, float, float], reason: NoModelReason) -> None:
+    assert sfm_health.no_model_reason(*figures) is reason
+    assert sfm_health.NO_MODEL_ADVICE[reason]
 
 
 # -------------------------------------------------------------------------------------------------- ladder
@@ -454,6 +455,7 @@ def test_timeout_gives_no_model_that_says_so(misbehave: Callable[[str], None], t
     result = reconstruction.reconstruct(clip(tmp_path), SfmConfig(time_limit_s=0.5), tmp_path / "out")
     assert time.monotonic() - start < 3
     assert isinstance(result, NoModel)
+    assert result.reason is NoModelReason.OUT_OF_TIME
     assert "ran out of its" in result.advice
     assert result.attempts[0].note == "out of time"
 
@@ -462,6 +464,7 @@ def test_native_abort_is_a_result(misbehave: Callable[[str], None], tmp_path: Pa
     misbehave("import os, sys; print('chatter', file=sys.stderr, flush=True); print('chatter', flush=True); os.abort()")
     result = reconstruction.reconstruct(clip(tmp_path), SfmConfig(), tmp_path / "out")
     assert isinstance(result, NoModel)
+    assert result.reason is NoModelReason.CRASHED
     assert "crashed" in result.advice
     assert "signal 6" in result.attempts[0].note
     assert "chatter" in result.attempts[0].note
@@ -792,6 +795,8 @@ def test_in_doubt_the_parts_are_compared_and_reported(
 def test_progress_names_stage_and_rung(layered: SimpleNamespace) -> None:
     assert {p.stage for p in layered.seen} == {"sfm"}
     assert {p.note for p in layered.seen} >= {"features, standard", "matching, standard", "mapping, standard"}
+    assert {p.phase for p in layered.seen} >= {SfmPhase.FEATURES, SfmPhase.MATCHING, SfmPhase.MAPPING}
+    assert "standard" in {p.attempt for p in layered.seen}
     assert all(0 <= p.done <= p.total for p in layered.seen)
 
 

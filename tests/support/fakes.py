@@ -25,6 +25,7 @@ from sfmttr.types import (
     DepthKind,
     FrameSet,
     NoModel,
+    NoModelReason,
     OnProgress,
     Progress,
     SfmAttempt,
@@ -221,8 +222,8 @@ class FakeSfm:
     found: bool = True
     settings: dict[str, float] = field(default_factory=dict)
     """For `sparse_model_from_truth`."""
-    notes: tuple[str, ...] = ()
-    """What it says that it is doing."""
+    reports: tuple[Progress, ...] = ()
+    """Progress that it reports."""
     calls: int = 0
 
     def install(self, patch: pytest.MonkeyPatch) -> FakeSfm:
@@ -239,10 +240,11 @@ class FakeSfm:
         cache: Path | None = None,
     ) -> SparseModel | NoModel:
         self.calls += 1
-        for note in self.notes:
-            on_progress(Progress("sfm", 1, 2, note))
+        for report in self.reports:
+            on_progress(report)
         if not self.found:
-            return NoModel((SfmAttempt("default", 0, 0, 0.1),), len(frames), "Walk sideways while filming.", 0.1)
+            attempts = (SfmAttempt("default", 0, 0, 0.1),)
+            return NoModel(attempts, len(frames), NoModelReason.STATIC, "Walk sideways while filming.", 0.1)
         write_fake_model(folder)
         return self.load_model(frames, folder)
 
