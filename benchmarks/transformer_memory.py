@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfmttr.config import LossForm, RefineConfig, Sampling, Trained
+from sfmttr.config import LossForm, RefineConfig, Sampling, TrainableScope
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.huggingface import adapter
@@ -65,7 +65,9 @@ BASE: dict[str, Any] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hw", type=int, nargs="+", default=[518, 518, 518, 686], help="H W [H W ...]")
-    parser.add_argument("--trained", nargs="+", type=Trained, default=[Trained.LORA, Trained.ENCODER])
+    parser.add_argument(
+        "--trained", nargs="+", type=TrainableScope, default=[TrainableScope.LORA, TrainableScope.ENCODER]
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transformer_memory.json"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -109,7 +111,7 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
     config = RefineConfig(
         steps=1,
         learning_rate=1e-5,
-        trained=Trained(trained),
+        trained=TrainableScope(trained),
         loss=LossForm.LOG,
         sampling=Sampling.BILINEAR,
         num_validations=1,
@@ -122,7 +124,7 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
     started = time.process_time()
     losses = [step.loss for step in refinement.steps()]
     peak, cpu_seconds = _peak_gb(), time.process_time() - started
-    kept_gb, kept_a_token = kept_bytes(network, hw, Trained(trained))
+    kept_gb, kept_a_token = kept_bytes(network, hw, TrainableScope(trained))
     return {
         "hw": [h, w],
         "trained": trained,
@@ -140,12 +142,12 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def kept_bytes(network: adapter.HubNetwork, hw: HW, trained: Trained) -> tuple[float, float]:
+def kept_bytes(network: adapter.HubNetwork, hw: HW, trained: TrainableScope) -> tuple[float, float]:
     """GB of all features kept for gradients, and bytes a token, channel and block of those of the encoder's blocks."""
 
     network = copy.deepcopy(network)
     moving = set(trainable_parameters(network, trained))
-    if trained is Trained.LORA:
+    if trained is TrainableScope.LORA:
         moving = set(add_low_rank(network, moving, 8, 0))
     for name, value in network.named_parameters():
         value.requires_grad_(name in moving)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfmttr.config import FuseConfig, OutputConfig, RunConfig, Trained
+from sfmttr.config import FuseConfig, OutputConfig, RunConfig, TrainableScope
 from sfmttr.errors import SfmttrError
 from sfmttr.evaluation.comparison import Column
 from sfmttr.evaluation.metrics import depth_metrics
@@ -55,7 +55,7 @@ _CPU = Compute(torch.device("cpu"), None)
 class Way:
     """One way of training."""
 
-    trained: Trained
+    trained: TrainableScope
     learning_rate: float
     rank: int = 0
     """Of LoRA; 0 otherwise."""
@@ -64,17 +64,17 @@ class Way:
     def parse(text: str) -> Way:
         """`encoder:3e-5`, `lora:8:1e-3`"""
         trained, *rank, rate = text.split(":")
-        return Way(Trained(trained), float(rate), int(rank[0]) if rank else 0)
+        return Way(TrainableScope(trained), float(rate), int(rank[0]) if rank else 0)
 
     def __str__(self) -> str:
         return ":".join([self.trained, *([str(self.rank)] if self.rank else []), f"{self.learning_rate:g}"])
 
 
 GRID = (
-    *(Way(Trained.ENCODER, rate) for rate in (3e-5, 1e-4, 3e-4)),
-    *(Way(Trained.DECODER, rate) for rate in (1e-4, 3e-4, 1e-3)),
-    *(Way(Trained.ALL, rate) for rate in (3e-5, 1e-4, 3e-4)),
-    *(Way(Trained.LORA, rate, rank) for rank in (4, 8, 16) for rate in (3e-4, 1e-3, 3e-3)),
+    *(Way(TrainableScope.ENCODER, rate) for rate in (3e-5, 1e-4, 3e-4)),
+    *(Way(TrainableScope.DECODER, rate) for rate in (1e-4, 3e-4, 1e-3)),
+    *(Way(TrainableScope.ALL, rate) for rate in (3e-5, 1e-4, 3e-4)),
+    *(Way(TrainableScope.LORA, rate, rank) for rank in (4, 8, 16) for rate in (3e-4, 1e-3, 3e-3)),
 )
 
 
@@ -196,8 +196,8 @@ def _error(network: DepthNetwork, prepared: Prepared, scale: float) -> float:
     predicted = np.empty(len(rows), np.float32)
     for frame in np.unique(rows.frame):
         here = rows.frame == frame
-        image = network.with_neighbours(prepared.task.images, int(frame))
-        depth = network.picture_depth(image)[0, 0].numpy()
+        image = network.stack_source_frames(prepared.task.images, int(frame))
+        depth = network.predict_full(image)[0, 0].numpy()
         predicted[here] = scale * sample_numpy(depth, rows.grid[here], mode="bilinear")
     return depth_metrics(predicted, prepared.scale * rows.z).abs_rel
 
@@ -218,13 +218,13 @@ def main() -> None:
         prepared = prepare(clip, options.network, options.force)
         aligned = _error(prepared.task.network, prepared, prepared.task.targets.network_scale)
         print(f"{clip}: test points before {prepared.before:.4f}, aligned {aligned:.4f}", flush=True)
-        of_part: dict[tuple[Trained, int], float] = {}
-        for way in [Way(Trained.ENCODER, 1e-5), *ways]:
+        of_part: dict[tuple[TrainableScope, int], float] = {}
+        for way in [Way(TrainableScope.ENCODER, 1e-5), *ways]:
             if (way.trained, way.rank) not in of_part:
                 of_part[way.trained, way.rank] = seconds_a_step(prepared, way)
         for way in ways:
             a_step = of_part[way.trained, way.rank]
-            steps = max(1, round(options.steps * of_part[Trained.ENCODER, 0] / a_step))
+            steps = max(1, round(options.steps * of_part[TrainableScope.ENCODER, 0] / a_step))
             row = measure(prepared, way, steps)
             facts = {"clip": clip, "way": str(way), "seconds_a_step": a_step}
             rows.append(facts | {"test_before": prepared.before, "test_aligned": aligned} | row)

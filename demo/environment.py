@@ -63,13 +63,13 @@ def default_network() -> str:
         return plain
     from sfmttr.networks import registry
     from sfmttr.networks.huggingface import repository
-    from sfmttr.networks.huggingface.model_id import HubName
+    from sfmttr.networks.huggingface.model_id import ModelId
 
     model = registry.describe(GPU_DEFAULT).model
     assert model is not None, "it is one of the Hub's"
-    source = HubName.parse(model).source
+    source = ModelId.parse(model).location
     try:
-        if not repository.here(source):
+        if not repository.is_cached(source):
             repository.describe(source)
     except SfmttrError as error:
         _log.warning("%s cannot be had, and %s is the default instead: %s", GPU_DEFAULT, plain, error)

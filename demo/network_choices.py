@@ -11,7 +11,7 @@ from sfmttr import networks
 from sfmttr.errors import NetworkError, SfmttrError
 from sfmttr.networks import NetworkSummary, registry
 from sfmttr.networks.huggingface import repository
-from sfmttr.networks.huggingface.model_id import HubName, looks_like_hub_name
+from sfmttr.networks.huggingface.model_id import ModelId, looks_like_model_id
 
 from .environment import has_gpu
 from .eta import CostModel
@@ -52,11 +52,11 @@ class NetworkChoices:
         if len(text) > _LONGEST or not text.isprintable():
             raise NetworkError("This is no name of a network: write ORG/NAME, as its page on huggingface.co has it.")
         name = _without_address(text)
-        if looks_like_hub_name(name):
-            HubName.parse(name)  # its options make sense
+        if looks_like_model_id(name):
+            ModelId.parse(name)  # its options make sense
             return name if name.startswith("hf:") else f"hf:{name}"
         if folders and not (_WORD.fullmatch(name) and not Path(name).is_dir()):
-            HubName.parse(name)  # it is there
+            ModelId.parse(name)  # it is there
             return name
         if _WORD.fullmatch(name):
             registry.entry(name)  # says which there are
@@ -72,8 +72,10 @@ class NetworkChoices:
         """
         with self._lock:
             seen = self._seen.get(name)
-        if seen is not None and looks_like_hub_name(name):
-            seen = replace(seen, weights_here=seen.weights_here or repository.here(HubName.parse(name).source))
+        if seen is not None and looks_like_model_id(name):
+            seen = replace(
+                seen, weights_available=seen.weights_available or repository.is_cached(ModelId.parse(name).location)
+            )
         else:  # what lies on this disk may have changed
             seen = networks.describe(name)
             with self._lock:
@@ -112,6 +114,6 @@ def _label(each: NetworkSummary) -> str:
     of_hub = each.model is not None
     fetched = of_hub or all(file.url for file in registry.entry(each.info.name).files)
     missing = "weights are fetched first" if fetched else "its weights are not on this machine"
-    here = "weights here" if each.weights_here else missing
+    here = "weights here" if each.weights_available else missing
     where = "Hugging Face: " if of_hub else ""
     return f"{where}{each.info.name} · {each.parameters / 1e6:.1f} M parameters · {each.info.licence} · {here}"

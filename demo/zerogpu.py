@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfmttr.networks.base import DepthNetwork
-    from sfmttr.networks.inference import EarlyFeatures
+    from sfmttr.networks.inference import FeatureCache
     from sfmttr.refinement.backend import Backend, OnStep
     from sfmttr.refinement.task import RefineCheckpoint, RefineResult, RefineStep, RefineTask
     from sfmttr.types import OnProgress
@@ -196,7 +196,7 @@ class ZeroGpuBackend:
         images: Tensor,
         stage: str,
         on_progress: OnProgress,
-        early: EarlyFeatures | None = None,
+        early: FeatureCache | None = None,
     ) -> np.ndarray:
         """As `Backend.predict`. `early` stays empty: what is rented for a moment hands over maps alone."""
         from sfmttr.types import Progress
@@ -212,7 +212,11 @@ class ZeroGpuBackend:
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
         snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * task.config.frames_per_step * _size(task.network)
         # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
-        left = round(task.config.steps / task.network.late_cost) if task.config.match_time_budget else task.config.steps
+        left = (
+            round(task.config.steps / task.network.cached_step_cost)
+            if task.config.match_time_budget
+            else task.config.steps
+        )
         while True:
             piece: Chunk | None = None
             for news in self._refine(task, checkpoint, left, step_s):

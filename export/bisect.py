@@ -33,7 +33,9 @@ def first_difference(network: DepthNetwork, image: Tensor, opset: int) -> str:
         network(part)
     try:
         model = to_onnx.plain_core_graph(network, (part.shape[2], part.shape[3]), opset)
-        got = _run(model, list(exact), dict(zip(input_names(network.neighbours), part.split(3, dim=1), strict=True)))
+        got = _run(
+            model, list(exact), dict(zip(input_names(network.source_offsets), part.split(3, dim=1), strict=True))
+        )
     except Exception:  # noqa: BLE001 - a diagnosis that fails must not hide what it is about
         return ""
     for name, expected in exact.items():

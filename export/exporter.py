@@ -25,7 +25,7 @@ from sfmttr.geometry import resize_numpy
 from sfmttr.io.atomic import atomic_folder
 from sfmttr.io.depth_maps import read_maps
 from sfmttr.io.json_files import cache_key, write_json
-from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, neighbours_of
+from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, source_frames
 from sfmttr.networks.weights import sha256_of
 from sfmttr.run.finished import FinishedRun
 from sfmttr.run.folder import RunFolder
@@ -151,12 +151,12 @@ class _Scaled:
     kind: DepthKind
 
     @property
-    def neighbours(self) -> tuple[int, ...]:
-        return self.predictor.neighbours
+    def source_offsets(self) -> tuple[int, ...]:
+        return self.predictor.source_offsets
 
-    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
+    def predict(self, rgb: np.ndarray, *source_frames: np.ndarray) -> np.ndarray:
         """Depth (H, W) float32 of an image (H, W, 3) uint8."""
-        return self.predictor.predict(rgb, *neighbours) * np.float32(self.scale)
+        return self.predictor.predict(rgb, *source_frames) * np.float32(self.scale)
 
 
 class _Export:
@@ -165,7 +165,7 @@ class _Export:
     def __init__(self, run: FinishedRun, folder: Path, config: ExportConfig, on_progress: OnProgress) -> None:
         self._run, self._folder, self._config, self._on_progress = run, folder, config, on_progress
         self._network = run.refined_network()
-        self._working_hw = self._network.working_hw(run.frames.hw)
+        self._working_hw = self._network.input_hw(run.frames.hw)
         self._torch = TorchPredictor(self._network, self._working_hw)
         in_metres = config.in_metres
         self._scale = _scale(config, run, self._torch)
@@ -303,8 +303,8 @@ class _Export:
 
     def _pictures(self, frame: int) -> dict[str, np.ndarray]:
         """What goes in for one frame, by the input's name."""
-        rgb = [self._run.frames.read(frame).rgb, *neighbours_of(self._torch, self._run.frames, frame)]
-        return dict(zip(spec.input_names(self._network.neighbours), rgb, strict=True))
+        rgb = [self._run.frames.read(frame).rgb, *source_frames(self._torch, self._run.frames, frame)]
+        return dict(zip(spec.input_names(self._network.source_offsets), rgb, strict=True))
 
     def _frames(self, count: int) -> list[dict[str, np.ndarray]]:
         """What goes in for at most so many frames, evenly over the clip."""
@@ -356,7 +356,7 @@ def _metadata(
         held_out_abs_rel_before=run.held_out_abs_rel(Column.BEFORE),
         held_out_abs_rel_after=run.held_out_abs_rel(Column.AFTER),
         held_out_points=0 if refined is None else refined.count,
-        neighbours=network.neighbours,
+        neighbours=network.source_offsets,
     )
 
 
@@ -392,7 +392,7 @@ def _metres_per_unit(known: KnownDepth, run: FinishedRun, predictor: TorchPredic
         raise ConfigError(f"row {known.row}, column {known.column} of the known depth are outside of {h} x {w}")
     if not (math.isfinite(known.metres) and known.metres > 0):
         raise ConfigError(f"the known depth is {known.metres} m; it has to be more than 0")
-    depth = predictor.predict(run.frames.read(known.frame).rgb, *neighbours_of(predictor, run.frames, known.frame))
+    depth = predictor.predict(run.frames.read(known.frame).rgb, *source_frames(predictor, run.frames, known.frame))
     return known.metres / float(depth[known.row, known.column])
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from PIL import Image
 
-from sfmttr.networks.base import DepthNetwork, DepthPredictor, neighbours_of
+from sfmttr.networks.base import DepthNetwork, DepthPredictor, source_frames
 from sfmttr.types import HW, FrameSet
 
 from .errors import ExportError, UnfaithfulExportError
@@ -66,7 +66,7 @@ def check_image_graph(predictor: OnnxDepth, exact: DepthPredictor, frames: Frame
     cases = []
     for size, frame in zip(*_spread(image_sizes(frames.hw), frames), strict=True):
         rgb = _resized(frames.read(frame).rgb, size)
-        beside = [_resized(each, size) for each in neighbours_of(exact, frames, frame)]
+        beside = [_resized(each, size) for each in source_frames(exact, frames, frame)]
         try:
             depth = predictor.predict(rgb, *beside)
         except ModelError as error:
@@ -80,7 +80,7 @@ def core_sizes(network: DepthNetwork, frame_hw: HW) -> tuple[HW, tuple[HW, ...]]
 
     Raises `ExportError` when it works at too few for that.
     """
-    if not network.any_size:
+    if not network.supports_dynamic_size:
         raise ExportError(f"{network.info.name} cannot be exported with free sizes: leave the core graph out")
     # A size that is not square is traced, where there is one: else height and width would be taken for one and the same
     possible = list(dict.fromkeys(_taken_hw(network, hw) for hw in (frame_hw, *_SHAPES)))
@@ -93,7 +93,7 @@ def core_sizes(network: DepthNetwork, frame_hw: HW) -> tuple[HW, tuple[HW, ...]]
 
 def _taken_hw(network: DepthNetwork, hw: HW) -> HW:
     """Of what `forward` is given of a picture of size `hw`."""
-    taken = network.crop(torch.empty((1, 3, *network.working_hw(hw)), device="meta"))
+    taken = network.crop(torch.empty((1, 3, *network.input_hw(hw)), device="meta"))
     return taken.shape[2], taken.shape[3]
 
 
@@ -117,7 +117,7 @@ def check_core_graph(
     for size, frame in zip(*_spread(sizes, frames), strict=True):
         for batch in CORE_BATCHES:
             chosen = [(frame + i) % len(frames) for i in range(batch)]
-            steps = (0, *network.neighbours)
+            steps = (0, *network.source_offsets)
             images = [
                 torch.cat([network.prepare(frames.read((i + step) % len(frames)).rgb, size) for i in chosen])
                 for step in steps

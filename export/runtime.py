@@ -77,17 +77,17 @@ class OnnxDepth:
         return self.metadata["unit"]
 
     @property
-    def neighbours(self) -> tuple[int, ...]:
+    def source_offsets(self) -> tuple[int, ...]:
         """Frames that the network sees beside a picture, relative to it: () for most, (-1,) for the one before it."""
         return tuple(json.loads(self.metadata.get("neighbours") or "[]"))
 
-    def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
+    def predict(self, rgb: np.ndarray, *source_frames: np.ndarray) -> np.ndarray:
         """Depth (H, W) float32, camera z, of an image (H, W, 3) uint8 RGB of any size.
 
-        `neighbours` are the pictures that the property of that name says, of the same size; a picture that has none is
-        its own. Raises ValueError for arrays of another form, `ModelError` when the network cannot be run on them.
+        `source_frames` are the pictures at `source_offsets`, of the same size; without them the picture is its own.
+        Raises ValueError for arrays of another form, `ModelError` when the network cannot be run on them.
         """
-        pictures = (rgb, *(neighbours or (rgb,) * len(self.neighbours)))
+        pictures = (rgb, *(source_frames or (rgb,) * len(self.source_offsets)))
         for picture in pictures:
             if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
                 raise ValueError(f"expected an image (H, W, 3) uint8, got {picture.shape} {picture.dtype}")

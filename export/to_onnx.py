@@ -74,7 +74,7 @@ class ImageGraph(nn.Module):
     def forward(self, image: Tensor, *neighbours: Tensor) -> Tensor:
         resized = [self.image_in(each) for each in (image, *neighbours)]
         part = self.network.crop(torch.cat(resized, dim=1) if neighbours else resized[0])
-        return self.depth_out(self.network.uncrop(self.network(part), self.image_in.working_hw), image)
+        return self.depth_out(self.network.pad_to_full(self.network(part), self.image_in.working_hw), image)
 
 
 class CoreGraph(nn.Module):
@@ -153,10 +153,10 @@ def _export(
     if opset not in spec.OPSETS:
         raise ExportError(f"opset {opset} cannot be asked for; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
     module.eval()
-    offsets = module.network.neighbours
+    offsets = module.network.source_offsets
     sizes: dict[str, Any] = {"image": free} | ({"neighbours": (free,) * len(offsets)} if offsets else {})
     try:
-        with _quiet(), torch.no_grad(), module.network.free_sizes():
+        with _quiet(), torch.no_grad(), module.network.dynamic_shape_tracing():
             program = torch.onnx.export(
                 module,
                 # Each picture a tensor of its own: one that came twice would be taken for one input.

@@ -134,16 +134,16 @@ class LossForm(StrEnum):
     """|log r - log d|"""
 
 
-class Trained(StrEnum):
+class TrainableScope(StrEnum):
     """Which parameters move."""
 
     ENCODER = "encoder"
     """The paper's."""
-    LATE_ENCODER = "late_encoder"
+    ENCODER_BUT_STEM = "late_encoder"
     """The encoder but its early part, whose features are then computed once a frame: several steps for the price of
     one. Networks that name no early part train the whole encoder."""
     DECODER = "decoder"
-    LATE = "late"
+    ALL_BUT_STEM = "late"
     """All but the early part."""
     ALL = "all"
     LORA = "lora"
@@ -151,10 +151,10 @@ class Trained(StrEnum):
 
 
 @dataclass(frozen=True)
-class Training:
+class FinetuneSetting:
     """What of a network is trained, and how fast."""
 
-    trained: Trained
+    trained: TrainableScope
     learning_rate: float
 
 
@@ -213,17 +213,17 @@ class RefineConfig:
     """Make this many times the steps where network and reconstruction disagree on the whole: a network far from its
     domain has more to learn."""
     learning_rate: float | None = 1e-4
-    """None: what the network is best trained with (`DepthNetwork.trainings`)."""
+    """None: what the network is best trained with (`DepthNetwork.finetune_settings`)."""
     loss: LossForm = LossForm.ABSOLUTE
     schedule: Schedule = Schedule.CONSTANT
     sampling: Sampling = Sampling.NEAREST
-    trained: Trained | None = Trained.ENCODER
+    trained: TrainableScope | None = TrainableScope.ENCODER
     """None: what of the network is best trained."""
     lora_rank: int = 8
     objective: Objective = Objective.SFM
     photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
-    """A small network computes two frames in one and a half times the time of one; see `DepthNetwork.most_at_once`."""
+    """A small network computes two frames in 1.5 times the time of one; see `DepthNetwork.max_batch_size`."""
     warm_up: float = 0.1
     """Share of the steps in which a one-cycle rate rises."""
     num_validations: int = 5
@@ -349,7 +349,7 @@ class RunConfig:
     steps: int | None = None
     """Instead of the preset's number."""
     objective: Objective = Objective.SFM
-    trained: Trained | None = None
+    trained: TrainableScope | None = None
     """Instead of what preset and network choose."""
     learning_rate: float | None = None
     lora_rank: int | None = None

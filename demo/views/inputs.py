@@ -28,7 +28,7 @@ def about(network: NetworkSummary) -> str:
     """What a network is, what it gives, its size, and its terms."""
     info = network.info
     facts = [info.description, _KINDS[info.kind], f"{network.parameters / 1e6:.1f} M parameters"]
-    facts += [] if network.weights_here else ["its weights are fetched first"]
+    facts += [] if network.weights_available else ["its weights are fetched first"]
     words = "; ".join(escape(each) for each in facts)
     terms = f"Licence: <b>{escape(info.licence)}</b>{_page(info)}"
     return f'<p class="caption about" role="status"><b>{escape(info.name)}</b>: {words}. {terms}</p>'

@@ -41,7 +41,7 @@ def print_networks(summaries: tuple[NetworkSummary, ...]) -> None:
         console.print(f"[bold]{title}[/]", highlight=False)
         for summary in group:
             info = summary.info
-            status = "weights found" if summary.weights_here else "not downloaded"
+            status = "weights found" if summary.weights_available else "not downloaded"
             line = f"  {info.name:<{width}} {summary.parameters / 1e6:>7.2f} M  {info.kind:<16}  {status}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
             details = Text(f"{info.licence} · {info.description}", style="dim")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sfmttr.cli.exit_codes import NOT_REFINED
 from sfmttr.cli.export import export_in_subprocess, require_export
 from sfmttr.cli.parser import add_ground_truth, at_least, ground_truth_config
-from sfmttr.config import Objective, OutputConfig, Preset, RefineConfig, RunConfig, Trained
+from sfmttr.config import Objective, OutputConfig, Preset, RefineConfig, RunConfig, TrainableScope
 from sfmttr.networks.huggingface.model_id import as_file_name
 from sfmttr.types import DepthKind
 
@@ -55,7 +55,7 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=at_least(1), help="refinement steps (default: set by the preset)")
     parser.add_argument(
         "--train",
-        choices=[str(trained) for trained in Trained],
+        choices=[str(trained) for trained in TrainableScope],
         help="parameters to train (default: set by the preset and the network)",
     )
     parser.add_argument(
@@ -140,7 +140,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         preset=Preset(options.preset),
         steps=options.steps,
         objective=Objective(options.objective),
-        trained=None if options.train is None else Trained(options.train),
+        trained=None if options.train is None else TrainableScope(options.train),
         learning_rate=options.learning_rate,
         lora_rank=options.lora_rank,
         video=replace(

@@ -24,7 +24,7 @@ from sfmttr.evaluation.metrics import (
     valid_mask,
 )
 from sfmttr.geometry import sample_numpy
-from sfmttr.networks.base import DepthPredictor, neighbours_of
+from sfmttr.networks.base import DepthPredictor, source_frames
 from sfmttr.refinement.observations import Observations, sample_at
 from sfmttr.types import DepthKind, FrameSet
 
@@ -110,7 +110,7 @@ def errors_at_points(
     predicted = np.empty(len(observations), np.float32)
     for frame in np.unique(observations.frame):
         rows = observations.frame == frame
-        depth = predictor.predict(frames.read(int(frame)).rgb, *neighbours_of(predictor, frames, int(frame)))
+        depth = predictor.predict(frames.read(int(frame)).rgb, *source_frames(predictor, frames, int(frame)))
         if not (np.isfinite(depth).all() and (depth > 0).all()):
             raise NetworkError(f"The network gave depth that is not finite and positive for {frames.names[frame]}.")
         predicted[rows] = sample_numpy(depth, observations.grid[rows], mode="bilinear")

@@ -22,7 +22,7 @@ class DisparityNetwork(DepthNetwork):
     says.
     """
 
-    learns_inverse = True
+    loss_in_inverse_depth = True
     shift: Tensor
     floor: Tensor
 
@@ -30,17 +30,17 @@ class DisparityNetwork(DepthNetwork):
         super().__init__()
         self.network = network
         self.info = replace(network.info, kind=network.info.kind.as_depth)
-        self.neighbours = network.neighbours
+        self.source_offsets = network.source_offsets
         self.preferred_memory_format = network.preferred_memory_format
-        self.trainings = network.trainings
-        self.most_at_once = network.most_at_once
-        self.late_cost = network.late_cost
-        self.any_size = network.any_size
+        self.finetune_settings = network.finetune_settings
+        self.max_batch_size = network.max_batch_size
+        self.cached_step_cost = network.cached_step_cost
+        self.supports_dynamic_size = network.supports_dynamic_size
         self.register_buffer("shift", torch.tensor(inverse.shift, dtype=torch.float32))
         self.register_buffer("floor", torch.tensor(inverse.floor, dtype=torch.float32))
 
-    def working_hw(self, hw: HW) -> HW:
-        return self.network.working_hw(hw)
+    def input_hw(self, hw: HW) -> HW:
+        return self.network.input_hw(hw)
 
     def _depth(self, disparity: Tensor) -> Tensor:
         return depth_of(disparity - self.shift, self.floor)
@@ -49,37 +49,37 @@ class DisparityNetwork(DepthNetwork):
         # float32: what is left of a far place after the shift is a small difference of large numbers.
         return in_float32(self._depth, self.network(image))
 
-    def with_neighbours(self, images: Tensor, frame: int, left_out: Collection[int] = ()) -> Tensor:
-        return self.network.with_neighbours(images, frame, left_out)
+    def stack_source_frames(self, images: Tensor, frame: int, left_out: Collection[int] = ()) -> Tensor:
+        return self.network.stack_source_frames(images, frame, left_out)
 
     def crop(self, image: Tensor) -> Tensor:
         return self.network.crop(image)
 
-    def uncrop(self, depth: Tensor, hw: HW) -> Tensor:
-        return self.network.uncrop(depth, hw)
+    def pad_to_full(self, depth: Tensor, hw: HW) -> Tensor:
+        return self.network.pad_to_full(depth, hw)
 
-    def sees(self, grid: np.ndarray, hw: HW) -> np.ndarray:
-        return self.network.sees(grid, hw)
+    def valid_region(self, grid: np.ndarray, hw: HW) -> np.ndarray:
+        return self.network.valid_region(grid, hw)
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
-        return self.network.early_features(image)
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.network.stem_features(image)
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
-        return in_float32(self._depth, self.network.depth_from_early(*features))
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
+        return in_float32(self._depth, self.network.forward_from_stem(*features))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((f"network.{name}", value) for name, value in self.network.encoder_parameters())
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((f"network.{name}", value) for name, value in self.network.early_parameters())
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((f"network.{name}", value) for name, value in self.network.stem_parameters())
 
-    def free_sizes(self) -> AbstractContextManager[None]:
-        return self.network.free_sizes()
+    def dynamic_shape_tracing(self) -> AbstractContextManager[None]:
+        return self.network.dynamic_shape_tracing()
 
-    def blueprint(self) -> Mapping[str, str]:
-        return self.network.blueprint()
+    def build_config(self) -> Mapping[str, str]:
+        return self.network.build_config()
 
 
-def placeholder(network: DepthNetwork) -> DisparityNetwork:
+def empty_disparity_network(network: DepthNetwork) -> DisparityNetwork:
     """`network`, with a shift that is still to be loaded."""
     return DisparityNetwork(network, InverseDepth(0.0, 1.0))

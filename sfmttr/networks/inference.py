@@ -21,11 +21,11 @@ def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
         return torch.cat(list(images))
 
 
-EarlyFeatures = dict[int, tuple[Tensor, ...]]
-"""By frame, what the early part of a network says of it (`DepthNetwork.early_features`)."""
+FeatureCache = dict[int, tuple[Tensor, ...]]
+"""By frame, what the early part of a network says of it (`DepthNetwork.stem_features`)."""
 
 
-def of_each(frames: Sequence[int], parts: Sequence[Tensor]) -> EarlyFeatures:
+def features_by_frame(frames: Sequence[int], parts: Sequence[Tensor]) -> FeatureCache:
     """Early features of several frames, frame by frame."""
     # Copies, or a frame would keep the memory of all that were computed with it.
     return {frame: tuple(part[i : i + 1].clone() for part in parts) for i, frame in enumerate(frames)}
@@ -38,7 +38,7 @@ def predict_maps(
     compute: Compute,
     stage: str,
     on_progress: OnProgress = ignore_progress,
-    early: EarlyFeatures | None = None,
+    early: FeatureCache | None = None,
 ) -> np.ndarray:
     """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
 
@@ -47,18 +47,18 @@ def predict_maps(
     """
     network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
     maps = []
-    for first in range(0, len(images), network.most_at_once):
+    for first in range(0, len(images), network.max_batch_size):
         on_progress(Progress(stage, first, len(images)))
-        few = range(first, min(first + network.most_at_once, len(images)))
-        batch = torch.cat([network.with_neighbours(images, i) for i in few])
+        few = range(first, min(first + network.max_batch_size, len(images)))
+        batch = torch.cat([network.stack_source_frames(images, i) for i in few])
         batch = batch.to(compute.device, memory_format=network.preferred_memory_format)
         with compute.autocast():
             if early is None:
-                depth = network.picture_depth(batch)
+                depth = network.predict_full(batch)
             else:
-                parts = network.early_features(network.crop(batch))
-                early |= of_each(few, parts)
-                depth = network.uncrop(network.depth_from_early(*parts), (batch.shape[-2], batch.shape[-1]))
+                parts = network.stem_features(network.crop(batch))
+                early |= features_by_frame(few, parts)
+                depth = network.pad_to_full(network.forward_from_stem(*parts), (batch.shape[-2], batch.shape[-1]))
         maps.append(depth[:, 0].float().cpu().numpy())
     on_progress(Progress(stage, len(images), len(images)))
     result = np.concatenate(maps)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sfmttr.errors import NetworkError, WeightsError
 from sfmttr.networks.huggingface import repository
-from sfmttr.networks.huggingface.model_id import HubName, is_hub_name
+from sfmttr.networks.huggingface.model_id import ModelId, is_model_id
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.weights import (
     WeightFile,
@@ -35,19 +35,19 @@ class NetworkEntry:
     info: NetworkInfo
     parameters: int
     files: tuple[WeightFile, ...]
-    """In the order in which the adapter's `state_from_files` wants them."""
+    """In the order in which the adapter's `merge_checkpoints` wants them."""
     build: Callable[[NetworkInfo], DepthNetwork]
     """Imports the adapter and constructs the network, randomly initialised."""
 
 
 @dataclass(frozen=True)
-class Shortcut:
+class HubAlias:
     """A name of ours for a model of the Hub."""
 
     info: NetworkInfo
     parameters: int
     model: str
-    """As `HubName.parse` takes it."""
+    """As `ModelId.parse` takes it."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class NetworkSummary:
 
     info: NetworkInfo
     parameters: int
-    weights_here: bool
+    weights_available: bool
     """Every file was found without a download; it was not opened."""
     model: str | None = None
-    """Of a model of the Hub, what `HubName.parse` takes; None: its architecture is this package's own."""
+    """Of a model of the Hub, what `ModelId.parse` takes; None: its architecture is this package's own."""
 
 
 _METER_PAGE = "https://github.com/lorenzopapa5/METER"
@@ -273,7 +273,7 @@ _ANYWHERE = "any scene; inverse depth up to scale and shift"
 _SMALL_REVISION = "5426e4f0f36572d16453bbda7a8389317b1bef99"
 
 
-def _depth_anything(size: str, licence: str, parameters: int, domain: str = "") -> Shortcut:
+def _depth_anything(size: str, licence: str, parameters: int, domain: str = "") -> HubAlias:
     """Depth Anything V2 as published for transformers."""
     name = "-".join(filter(None, ("depth-anything-v2", size.lower(), domain.lower())))
     repository = f"depth-anything/Depth-Anything-V2-{f'Metric-{domain}-' if domain else ''}{size}-hf"
@@ -289,10 +289,10 @@ def _depth_anything(size: str, licence: str, parameters: int, domain: str = "") 
         f"Depth Anything V2 {size}: {places.get(domain, _ANYWHERE)}",
     )
     pinned = f"@{_SMALL_REVISION}" if name == "depth-anything-v2-small" else ""
-    return Shortcut(info, parameters, f"hf:{repository}{pinned}")
+    return HubAlias(info, parameters, f"hf:{repository}{pinned}")
 
 
-_SHORTCUTS = {
+_HUB_ALIASES = {
     shortcut.info.name: shortcut
     for domain in ("", "Indoor", "Outdoor")
     for shortcut in (
@@ -305,7 +305,7 @@ _SHORTCUTS = {
 
 def names() -> tuple[str, ...]:
     """Every name of ours that `load` takes."""
-    return (*_ENTRIES, *_SHORTCUTS)
+    return (*_ENTRIES, *_HUB_ALIASES)
 
 
 def built_in() -> tuple[str, ...]:
@@ -327,7 +327,7 @@ def entry(name: str) -> NetworkEntry:
 
 def info(name: str) -> NetworkInfo:
     """Of one of `names()`. Raises `NetworkError`."""
-    return _SHORTCUTS[name].info if name in _SHORTCUTS else entry(name).info
+    return _HUB_ALIASES[name].info if name in _HUB_ALIASES else entry(name).info
 
 
 def describe_all(weights_dir: Path | None = None) -> tuple[NetworkSummary, ...]:
@@ -341,15 +341,15 @@ def describe(name: str, weights_dir: Path | None = None, on_progress: OnProgress
     Of one that is not among `names()` the small files are read, from the Hub if it has to be, so that whatever makes it
     unusable is found before its weights are fetched. Raises `NetworkError` and `WeightsError`.
     """
-    if shortcut := _SHORTCUTS.get(name):
-        here = repository.here(HubName.parse(shortcut.model).source)
+    if shortcut := _HUB_ALIASES.get(name):
+        here = repository.is_cached(ModelId.parse(shortcut.model).location)
         return NetworkSummary(shortcut.info, shortcut.parameters, here, shortcut.model)
-    if name not in _ENTRIES and is_hub_name(name):
+    if name not in _ENTRIES and is_model_id(name):
         from sfmttr.networks.huggingface import adapter
 
-        asked = HubName.parse(name)
+        asked = ModelId.parse(name)
         info, parameters = adapter.describe(asked, on_progress)
-        return NetworkSummary(info, parameters, repository.here(asked.source), name)
+        return NetworkSummary(info, parameters, repository.is_cached(asked.location), name)
     known = entry(name)
     return NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
 
@@ -363,20 +363,20 @@ def build(name: str) -> DepthNetwork:
 def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = ignore_progress) -> DepthNetwork:
     """The network with the authors' weights (found, else downloaded), in evaluation mode on the CPU.
 
-    `name`: one of `names()`, or what `HubName.parse` takes. Progress is reported as stage "weights", in bytes, while
+    `name`: one of `names()`, or what `ModelId.parse` takes. Progress is reported as stage "weights", in bytes, while
     something is downloaded. Raises `NetworkError` and `WeightsError`.
     """
-    if name in _SHORTCUTS or (name not in _ENTRIES and is_hub_name(name)):
+    if name in _HUB_ALIASES or (name not in _ENTRIES and is_model_id(name)):
         from sfmttr.networks.huggingface import adapter
 
-        shortcut = _SHORTCUTS.get(name)
+        shortcut = _HUB_ALIASES.get(name)
         if shortcut is None:
-            return adapter.load(HubName.parse(name), on_progress)
-        return adapter.load(HubName.parse(shortcut.model), on_progress, shortcut.info)
+            return adapter.load(ModelId.parse(name), on_progress)
+        return adapter.load(ModelId.parse(shortcut.model), on_progress, shortcut.info)
     known = entry(name)
     paths = [fetch(file, weights_dir, on_progress) for file in known.files]
     network = build(name)
-    state = network.state_from_files([read_weights(path) for path in paths])
+    state = network.merge_checkpoints([read_weights(path) for path in paths])
     apply_state(network, state, " and ".join(path.name for path in paths))
     return network
 
@@ -384,10 +384,10 @@ def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = i
 # ------------------------------------------------------------------------------------ refined networks
 
 
-def described(network: DepthNetwork) -> dict[str, str]:
+def weights_metadata(network: DepthNetwork) -> dict[str, str]:
     """What goes into a file of `network`'s weights: its terms, and what `load_refined` builds it from."""
     told = {field.name: str(getattr(network.info, field.name)) for field in fields(NetworkInfo)}
-    return {("network" if key == "name" else key): value for key, value in told.items()} | dict(network.blueprint())
+    return {("network" if key == "name" else key): value for key, value in told.items()} | dict(network.build_config())
 
 
 def refined_info(path: Path) -> NetworkInfo:
@@ -418,6 +418,6 @@ def load_refined(path: str | Path) -> DepthNetwork:
     if {"shift", "floor"} <= state.keys():  # its disparity was aligned
         from sfmttr.networks import disparity_to_depth
 
-        network = disparity_to_depth.placeholder(network)
+        network = disparity_to_depth.empty_disparity_network(network)
     apply_state(network, state, path.name)
     return network.eval()

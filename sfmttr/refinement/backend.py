@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from sfmttr.networks.base import DepthNetwork
-from sfmttr.networks.inference import EarlyFeatures, predict_maps
+from sfmttr.networks.inference import FeatureCache, predict_maps
 from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
 from sfmttr.types import OnProgress
@@ -57,7 +57,7 @@ class Backend(Protocol):
         images: Tensor,
         stage: str,
         on_progress: OnProgress,
-        early: EarlyFeatures | None = None,
+        early: FeatureCache | None = None,
     ) -> np.ndarray:
         """(N, h', w') float32: the network's output for `images` (N, 3, h, w), as `predict_maps`.
 
@@ -93,7 +93,7 @@ class LocalBackend:
         images: Tensor,
         stage: str,
         on_progress: OnProgress,
-        early: EarlyFeatures | None = None,
+        early: FeatureCache | None = None,
     ) -> np.ndarray:
         return predict_maps(network, images, self._compute, stage, on_progress, early)
 

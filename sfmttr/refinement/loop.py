@@ -28,7 +28,7 @@ from sfmttr.refinement.forward import FrameForward
 from sfmttr.refinement.losses import FrameLoss, TargetTensors
 from sfmttr.refinement.schedule import learning_rate_factor, steps_for_budget, validation_steps
 from sfmttr.refinement.task import RefineCheckpoint, RefineResult, RefineStep, RefineTask, copy_to_cpu
-from sfmttr.refinement.trainable import can_cache_early, resolve_training, select_trainable, trainable_parameters
+from sfmttr.refinement.trainable import can_cache_stem, resolve_training, select_trainable, trainable_parameters
 from sfmttr.utils.device import Compute
 
 
@@ -56,7 +56,7 @@ class Refinement:
         self._validation = [TargetTensors.of(t, compute.device) for t in targets.validation[::stride]]
         training = resolve_training(config, network)
         names = trainable_parameters(network, training.trained).keys()
-        caches = can_cache_early(network, config)
+        caches = can_cache_stem(network, config)
         config = replace(config, trained=training.trained, learning_rate=training.learning_rate)
         self._config = replace(config, steps=steps_for_budget(config, network)) if caches else config
         self._parameters = select_trainable(self._network, names, training, config.lora_rank, task.seed)

@@ -13,7 +13,7 @@ def steps_for_budget(config: RefineConfig, network: DepthNetwork) -> int:
 
     Without `config.match_time_budget` it is `config.steps` itself.
     """
-    return round(config.steps / network.late_cost) if config.match_time_budget else config.steps
+    return round(config.steps / network.cached_step_cost) if config.match_time_budget else config.steps
 
 
 def learning_rate_factor(step: int, config: RefineConfig) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfmttr.config import RefineConfig
 from sfmttr.networks.base import DepthNetwork
-from sfmttr.networks.inference import EarlyFeatures
+from sfmttr.networks.inference import FeatureCache
 from sfmttr.refinement.photometric_loss import TargetView
 from sfmttr.refinement.targets import Targets
 
@@ -30,7 +30,7 @@ class RefineTask:
     """Frames whose pixels are never read, not even as source frames of others."""
     views: Mapping[int, TargetView] | None = None
     """Cameras and source views by frame, for photometric objectives."""
-    early: EarlyFeatures = field(default_factory=dict)
+    early: FeatureCache = field(default_factory=dict)
     """Features of the network's early part that are computed already, on the device that refines."""
 
 

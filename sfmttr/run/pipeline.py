@@ -31,7 +31,7 @@ from sfmttr.io.atomic import explain_mkdir_errors
 from sfmttr.io.json_files import cache_key
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
-from sfmttr.networks.inference import EarlyFeatures, prepare_images
+from sfmttr.networks.inference import FeatureCache, prepare_images
 from sfmttr.networks.inverse_depth import unshifted_depth
 from sfmttr.networks.weights import cache_folder
 from sfmttr.refinement.alignment import Alignment, align, align_disparity, relaxed_inliers
@@ -49,7 +49,7 @@ from sfmttr.refinement.observations import (
 from sfmttr.refinement.photometric_loss import photometric_views
 from sfmttr.refinement.targets import Targets, make_targets, select, with_dense
 from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
-from sfmttr.refinement.trainable import can_cache_early
+from sfmttr.refinement.trainable import can_cache_stem
 from sfmttr.refinement.trust_gate import evaluate_trust, measure_consistency
 from sfmttr.refinement.weighting import point_weights
 from sfmttr.run import outputs, report, weights_file
@@ -166,7 +166,7 @@ class _Run:
         self._path = folder.path
         self._timings: dict[str, float] = {}
         self._said_beside: np.ndarray | None = None
-        self._early: EarlyFeatures | None = {}  # None: nobody will need them
+        self._early: FeatureCache | None = {}  # None: nobody will need them
         """What the unrefined network says, where that was computed while structure-from-motion was at work."""
 
     # ------------------------------------------------------------------------------- mechanics
@@ -319,7 +319,7 @@ class _Run:
         of those a network of several frames sees here what it must not see there."""
         config = self._config
         held_out = config.split.hold_out_frames > 0
-        return self._backend.is_here and not held_out and can_cache_early(self._network, config.recipe.refine)
+        return self._backend.is_here and not held_out and can_cache_stem(self._network, config.recipe.refine)
 
     def _unrefined(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""
@@ -381,7 +381,7 @@ class _Run:
             low_confidence=low_confidence,
             keep_reliable_outliers=config.recipe.align.keep_reliable_outliers and trust.out_of_domain,
         )
-        usable = self._network.sees(observations.grid, self._frames.hw) & self._tuned[observations.frame]
+        usable = self._network.valid_region(observations.grid, self._frames.hw) & self._tuned[observations.frame]
         selection = replace(selection, mask=selection.mask & usable)
         # Points of a doubtful reconstruction are not propagated; and a network far from its domain does not notice that
         # a point is hidden in the neighbouring frame.
@@ -389,7 +389,7 @@ class _Run:
         reach = config.recipe.propagate_frames if spread else 0
         more = propagate_observations(model, observations, len(self._frames), self._frames.hw, reach)
         fits = relaxed_fit(more.z, sample_at(maps, more))
-        fits &= self._network.sees(more.grid, self._frames.hw) & self._tuned[more.frame]
+        fits &= self._network.valid_region(more.grid, self._frames.hw) & self._tuned[more.frame]
         return Aligned(observations, alignment, agreed, trust, selection, more.where(fits))
 
     @property
@@ -407,8 +407,8 @@ class _Run:
             config.split,
             config.seed,
             self._backend.device,
-            self._network.late_cost,
-            self._network.trainings,
+            self._network.cached_step_cost,
+            self._network.finetune_settings,
         ]
         settings.append(config.train_frames)
         return cache_key(self._network_key + (sparse.key if sparse else ""), settings)
@@ -471,7 +471,7 @@ class _Run:
         fused = self._corrected(
             maps, known, aligned, dense.fuse, lambda _: self._on_progress(Progress("refine", 0, 1, "dense targets"))
         )
-        sees = partial(self._network.sees, hw=self._frames.hw)
+        sees = partial(self._network.valid_region, hw=self._frames.hw)
         return with_dense(targets, fused, dense, sees, np.random.default_rng(config.seed))
 
     def _corrected(

@@ -22,7 +22,7 @@ def write_refinement(weights: Path, curves: Path, result: RefineResult, network:
     """The state dict as safetensors, with its terms and what rebuilds `network`, and everything else as JSON."""
     metadata = {
         "sfmttr": sfmttr.__version__,
-        **registry.described(network),
+        **registry.weights_metadata(network),
         "best_step": str(result.best_step),
     }
     with atomic_file(weights) as part:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import stand_in, transformers
 from sfmttr import networks
-from sfmttr.config import Trained
+from sfmttr.config import TrainableScope
 from sfmttr.types import DepthKind
 from tools.training.batches import Batch, size_of
 from tools.training.shards import Scene
@@ -69,7 +69,7 @@ def test_what_is_trained_is_taken_for_a_network_of_the_hub(tmp_path: Path, monke
     network = networks.load(str(out))
     assert network.info.kind is DepthKind.AFFINE_DISPARITY
     assert network.info.licence == "apache-2.0"
-    assert network.working_hw((480, 640)) == (196, 266)
+    assert network.input_hw((480, 640)) == (196, 266)
     curve = json.loads((out / stand_in.CURVE).read_text())
     assert curve[-1]["step"] >= 1
     assert 0 < curve[-1]["room"] < 10
@@ -136,7 +136,7 @@ def test_ways_are_written_as_they_are_read(text: str) -> None:
 
 def test_ways_of_lora_have_a_rank() -> None:
     way = transformers.Way.parse("lora:16:3e-3")
-    assert (way.trained, way.rank, way.learning_rate) == (Trained.LORA, 16, 3e-3)
+    assert (way.trained, way.rank, way.learning_rate) == (TrainableScope.LORA, 16, 3e-3)
 
 
 def test_the_best_way_is_best_over_all_clips_and_known_on_all() -> None:

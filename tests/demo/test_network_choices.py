@@ -44,7 +44,9 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def look_up(repository: str, *rest: object) -> download.Snapshot:
         asked.append(repository)
-        raise download.Unreachable(f"the Hub could not be reached and the cache does not hold {repository}: connect")
+        raise download.HubUnreachableError(
+            f"the Hub could not be reached and the cache does not hold {repository}: connect"
+        )
 
     monkeypatch.setattr(download, "look_up", look_up)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -395,7 +397,7 @@ def test_a_run_can_be_stopped_while_the_hub_takes_its_time(
     def look_up(*_: object) -> download.Snapshot:
         asked.set()
         assert answer.wait(60)
-        raise download.Unreachable("too late")
+        raise download.HubUnreachableError("too late")
 
     monkeypatch.setattr(download, "look_up", look_up)
     calls = calls_of(tmp_path)
@@ -524,6 +526,6 @@ def test_the_listing_has_the_hub_in_a_group_of_its_own_and_needs_no_torch() -> N
     ours, hubs = listed.split("Models of the Hugging Face Hub")
     assert all(name in ours for name in networks.built_in())
     assert "depth-anything" not in ours
-    assert all(name in hubs for name in registry._SHORTCUTS)
+    assert all(name in hubs for name in registry._HUB_ALIASES)
     assert "hf:ORG/NAME" in hubs
     assert "FOLDER" in hubs

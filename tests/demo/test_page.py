@@ -298,7 +298,7 @@ def test_stop_ends_an_export(visit: Visit, street: str, service: Service) -> Non
     page = opened(visit, street)
     visit.tab("Download")
     page.locator("#make-kit").click()
-    expect(page.locator("#export-live")).to_contain_text(re.compile("ONNX|Reading"), timeout=60_000)
+    expect(page.locator("#export-live")).to_contain_text(re.compile("ONNX|PreprocessSpec"), timeout=60_000)
     assert own_children()
     page.locator("#stop-kit").click()
     quiet_within(service, 3.0)

@@ -17,7 +17,7 @@ import torch
 
 from demo import zerogpu
 from demo.zerogpu import ZeroGpuBackend
-from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, Trained, VideoConfig
+from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, TrainableScope, VideoConfig
 from sfmttr.errors import Cancelled
 from sfmttr.io.depth_maps import read_maps
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
@@ -166,7 +166,7 @@ def test_a_model_of_the_hub_travels(
     if recompute:
         monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
     spaces = FakeSpaces(pickled=True)
-    config = replace(CONFIG, network=str(room_model), steps=6, trained=Trained.LORA, learning_rate=1e-2)
+    config = replace(CONFIG, network=str(room_model), steps=6, trained=TrainableScope.LORA, learning_rate=1e-2)
     here = run(clip, "here", LocalBackend("cpu"), config=config)
     assert here.refined is not None
     assert not here.refined.rolled_back

@@ -113,7 +113,7 @@ def test_fp32_is_the_torch_network(exported: Exported, run: FinishedRun, hw: tup
     network = run.refined_network()
     rgb = run.frames.read(3).rgb
     rgb = np.ascontiguousarray(np.resize(rgb, (*hw, 3)))
-    expected = TorchPredictor(network, network.working_hw(HW)).predict(rgb)
+    expected = TorchPredictor(network, network.input_hw(HW)).predict(rgb)
     np.testing.assert_allclose(OnnxDepth(exported.export / "depth-fp32.onnx").predict(rgb), expected, rtol=1e-4)
 
 
@@ -127,7 +127,7 @@ def test_metadata_are_those_of_the_run(exported: Exported, run: FinishedRun) -> 
         assert (found.graph, found.variant, found.network) == (Graph.IMAGE, variant, TINY)
         assert (found.kind, found.unit, found.scale) == ("scale_invariant", "network units", 1.0)
         assert (found.network_licence, found.network_source) == (TINY_INFO.licence, TINY_INFO.source)
-        assert (found.frame_hw, found.working_hw) == (HW, run.refined_network().working_hw(HW))
+        assert (found.frame_hw, found.working_hw) == (HW, run.refined_network().input_hw(HW))
         assert (found.clip_sha256, found.clip_frames) == (run.frames.content_hash, len(run.frames))
         assert found.held_out_abs_rel_before == held_out.before.abs_rel
         assert found.held_out_abs_rel_after == held_out.after.abs_rel
@@ -158,7 +158,7 @@ def test_metadata_survive_being_text() -> None:
 def test_half_changes_the_network_alone(exported: Exported, run: FinishedRun) -> None:
     """Pictures of 0 to 255 in half floats would be rounded to a quarter of a grey level."""
     network = run.refined_network()
-    exact = to_onnx.image_graph(network, network.working_hw(run.frames.hw), 1.0, spec.DEFAULT_OPSET)
+    exact = to_onnx.image_graph(network, network.input_hw(run.frames.hw), 1.0, spec.DEFAULT_OPSET)
     half = onnx.load(exported.export / "depth-fp16.onnx")
     outside = {node.name: node for node in exact.graph.node if not to_onnx.in_network(node)}
     assert all(node in half.graph.node for node in outside.values())
@@ -216,12 +216,12 @@ def test_compare_refuses_what_is_no_depth(run: FinishedRun, copied: Path) -> Non
     assert held_out is not None
 
     class Wrong:
-        neighbours = ()
+        source_offsets = ()
 
         def __init__(self, kind: DepthKind, value: float) -> None:
             self.kind, self.value = kind, value
 
-        def predict(self, rgb: np.ndarray, *neighbours: np.ndarray) -> np.ndarray:
+        def predict(self, rgb: np.ndarray, *source_frames: np.ndarray) -> np.ndarray:
             return np.full(rgb.shape[:2], self.value, np.float32)
 
     for kind, value, error in (
@@ -256,7 +256,7 @@ def test_int8_is_eight_bits_but_for_the_first_layer(exported: Exported, report: 
 
 def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun) -> None:
     network = run.refined_network()
-    model = to_onnx.image_graph(network, network.working_hw(run.frames.hw), 1.0, spec.DEFAULT_OPSET)
+    model = to_onnx.image_graph(network, network.input_hw(run.frames.hw), 1.0, spec.DEFAULT_OPSET)
     quantizer = Int8Quantizer(model, [{spec.INPUT: run.frames.read(i).rgb} for i in (0, 4)])
     assert quantizer.always_float == ("encoder.0",)
     assert quantizer.layers == ("encoder.3", "encoder.6", "decoder.1", "head")
@@ -619,7 +619,7 @@ def test_published_networks_export_faithfully(name: str, tmp_path: Path) -> None
     hw = Image.open(folder / files[0]).size[::-1]
     count = len(files)
     frames = FrameSet(folder, files, files, tuple(range(count)), (0.0,) * count, hw, hw, count, False, "", None)
-    working_hw = network.working_hw(hw)
+    working_hw = network.input_hw(hw)
     graph = to_onnx.image_graph(network, working_hw, 1.0, spec.DEFAULT_OPSET)
     metadata = {"sfmttr.graph": "image", "sfmttr.kind": "metric", "sfmttr.unit": "metres"}
     onnx.helper.set_model_props(graph, metadata)

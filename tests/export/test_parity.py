@@ -35,8 +35,8 @@ OPSET = spec.DEFAULT_OPSET
 class SizeBuiltIn(TinyNetwork):
     """Takes a size as a number, which tracing does once and for all: the graph declares free sizes, and has none."""
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
-        depth = super().depth_from_early(*features)
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
+        depth = super().forward_from_stem(*features)
         return functional.interpolate(depth, (int(depth.shape[-2]), int(depth.shape[-1])), mode="nearest")
 
 
@@ -55,7 +55,7 @@ class OtherOperator(TinyNetwork):
 class SeesBefore(TinyNetwork):
     """Depth of a frame, and a little of the one before it; looks at the left three quarters alone."""
 
-    neighbours = (-1,)
+    source_offsets = (-1,)
 
     def forward(self, image: Tensor) -> Tensor:
         current, previous = image.split(3, dim=1)
@@ -64,7 +64,7 @@ class SeesBefore(TinyNetwork):
     def crop(self, image: Tensor) -> Tensor:
         return image[..., :120] if image.shape[-1] == 160 else image
 
-    def uncrop(self, depth: Tensor, hw: HW) -> Tensor:
+    def pad_to_full(self, depth: Tensor, hw: HW) -> Tensor:
         return functional.pad(depth, (0, 10, 0, 0), mode="replicate") if hw[1] == 160 else depth
 
 
@@ -161,10 +161,10 @@ def test_a_network_that_sees_the_frame_before_takes_two_pictures(run_of: RunOf, 
     network.load_state_dict(FinishedRun.read(run).refined_network().state_dict())
     frames = FinishedRun.read(run).frames
     now, before = frames.read(5).rgb, frames.read(4).rgb
-    exact = TorchPredictor(network, network.working_hw(frames.hw))
+    exact = TorchPredictor(network, network.input_hw(frames.hw))
     for variant in Variant:
         predictor = OnnxDepth(run / "export" / spec.file_name(variant))
-        assert predictor.neighbours == (-1,)
+        assert predictor.source_offsets == (-1,)
         tolerance = spec.TOLERANCES[variant].mean_relative
         for given in ((before,), ()):
             expected = exact.predict(now, *given)
@@ -208,7 +208,7 @@ def _edited(exported: Exported, path: Path, edit) -> OnnxDepth:  # type: ignore[
 def _cases(predictor: OnnxDepth, exported: Exported) -> tuple[parity.ParityCase, ...]:
     run = FinishedRun.read(exported.run)
     network = run.refined_network()
-    return parity.check_image_graph(predictor, TorchPredictor(network, network.working_hw(run.frames.hw)), run.frames)
+    return parity.check_image_graph(predictor, TorchPredictor(network, network.input_hw(run.frames.hw)), run.frames)
 
 
 def test_a_weight_that_moved_is_seen_at_its_pixel(exported: Exported, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_sizes_that_are_checked_were_not_traced() -> None:
 
 def test_a_network_of_one_size_has_no_core_graph() -> None:
     class OneSize(TinyNetwork):
-        def working_hw(self, hw: HW) -> HW:
+        def input_hw(self, hw: HW) -> HW:
             return 64, 96
 
     with pytest.raises(ExportError, match="works at one size alone"):
@@ -284,7 +284,7 @@ def test_image_graph_is_the_torch_predictor() -> None:
     """The torch path at the frames' size is what is exported: no second way of resizing."""
     network = TinyNetwork().eval()
     rgb = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
-    hw = network.working_hw((150, 200))
+    hw = network.input_hw((150, 200))
     with torch.inference_mode():
         depth = to_onnx.ImageGraph(network, hw, 1.0)(torch.from_numpy(rgb)[None])
     assert depth.shape == (1, 150, 200)

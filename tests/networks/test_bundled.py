@@ -49,12 +49,12 @@ def test_log_depth_is_what_depth_is_made_of(network: Bundled) -> None:
 
 def test_early_and_late_part_are_the_network(network: Bundled) -> None:
     with torch.inference_mode():
-        assert torch.equal(network.depth_from_early(*network.early_features(image((64, 96)))), network(image((64, 96))))
+        assert torch.equal(network.forward_from_stem(*network.stem_features(image((64, 96)))), network(image((64, 96))))
 
 
 def test_kept_features_are_moderate(network: Bundled) -> None:
     with torch.inference_mode():
-        features = network.early_features(image((192, 640)))
+        features = network.stem_features(image((192, 640)))
     assert sum(f.numel() * f.element_size() for f in features) < 5_000_000
 
 
@@ -81,4 +81,4 @@ def test_norms_are_folded_into_the_same_function(network: Bundled) -> None:
     [((375, 1242), (192, 640)), ((1080, 1920), (256, 480)), ((1920, 1080), (480, 256)), ((10, 9000), (32, 1280))],
 )
 def test_working_size(network: Bundled, hw: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert network.working_hw(hw) == expected
+    assert network.input_hw(hw) == expected

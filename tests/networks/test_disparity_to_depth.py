@@ -210,7 +210,7 @@ class Oracle(DepthNetwork):
     def _small(image: Tensor) -> Tensor:
         return functional.adaptive_avg_pool2d(image, _PATCH).flatten(1)
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         return hw
 
     def forward(self, image: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ def oracle_run(room: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def run(error: float, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(Oracle, "error", error)
         monkeypatch.setitem(registry._ENTRIES, ORACLE, registry.NetworkEntry(INFO, 6, (), Oracle))
-        monkeypatch.setattr(Oracle, "state_from_files", lambda self, files: self.state_dict())
+        monkeypatch.setattr(Oracle, "merge_checkpoints", lambda self, files: self.state_dict())
         pipeline.run(tmp_path / "clip", tmp_path / "run", replace(config, **changes))
         return json.loads((tmp_path / "run" / "report.json").read_text())
 

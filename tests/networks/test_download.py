@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 from sfmttr.errors import Cancelled, NetworkError, SfmttrError, WeightsError
 from sfmttr.networks.huggingface import download, repository
-from sfmttr.networks.huggingface.repository import ModelSource, describe, fetch_weights, here
+from sfmttr.networks.huggingface.repository import ModelLocation, describe, fetch_weights, is_cached
 from sfmttr.types import Progress
 from tests.support.hub_server import (
     CONFIG,
@@ -35,7 +35,7 @@ from tests.support.hub_server import (
 )
 
 NAME = "org/depth"
-SOURCE = ModelSource(NAME, None)
+SOURCE = ModelLocation(NAME, None)
 ALLOWED = {"config.json", "preprocessor_config.json", "README.md", "model.safetensors", "model.safetensors.index.json"}
 FIRST_SHARD, SECOND_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -66,7 +66,7 @@ def disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
 
 
-def get(source: ModelSource = SOURCE) -> tuple[Path, ...]:
+def get(source: ModelLocation = SOURCE) -> tuple[Path, ...]:
     return fetch_weights(source, describe(source))
 
 
@@ -104,8 +104,8 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     ],
 )
 def test_names_on_the_hub(text: str, revision: str | None) -> None:
-    source = ModelSource.parse(text)
-    assert source == ModelSource(text.partition("@")[0], None, revision)
+    source = ModelLocation.parse(text)
+    assert source == ModelLocation(text.partition("@")[0], None, revision)
     assert str(source) == text
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_model_is_refused_in_one_short_line(text: str) -> None:
     if text == "/":
         text = "/nowhere/"
     with pytest.raises(NetworkError, match="ORG/NAME") as caught:
-        ModelSource.parse(text)
+        ModelLocation.parse(text)
     assert len(str(caught.value)) < 400
     assert str(caught.value).isprintable()
 
@@ -132,7 +132,10 @@ def test_what_is_no_model_is_refused_in_one_short_line(text: str) -> None:
      "a?b", "a%2e", "ä", "r" * 300],
 )  # fmt: skip
 def test_revisions_that_are_none(revision: str) -> None:
-    for make in (lambda: ModelSource.parse(f"org/name@{revision}"), lambda: ModelSource("org/name", None, revision)):
+    for make in (
+        lambda: ModelLocation.parse(f"org/name@{revision}"),
+        lambda: ModelLocation("org/name", None, revision),
+    ):
         with pytest.raises(NetworkError, match="revision"):
             make()
 
@@ -142,27 +145,27 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert ModelSource.parse("org/name") == ModelSource("org/name", None)
+    assert ModelLocation.parse("org/name") == ModelLocation("org/name", None)
     for text in ("./org/name", str(inner), "~/org/name", "org/../org/name", "org/name/"):
-        source = ModelSource.parse(text)
+        source = ModelLocation.parse(text)
         assert source.repository is None
         assert source.folder is not None
         assert source.folder.is_absolute()
         assert source.folder.samefile(inner)
-    assert ModelSource.parse("org") == ModelSource(None, tmp_path / "org")
+    assert ModelLocation.parse("org") == ModelLocation(None, tmp_path / "org")
     (tmp_path / "file").touch()
     with pytest.raises(NetworkError):
-        ModelSource.parse("./file")
+        ModelLocation.parse("./file")
 
 
 def test_source_is_one_of_both(tmp_path: Path) -> None:
     for both in ((None, None), ("org/name", tmp_path)):
         with pytest.raises(ValueError, match="either"):
-            ModelSource(*both)
+            ModelLocation(*both)
     with pytest.raises(NetworkError):
-        ModelSource(None, tmp_path, "main")
+        ModelLocation(None, tmp_path, "main")
     with pytest.raises(NetworkError):
-        ModelSource("../up", None)
+        ModelLocation("../up", None)
 
 
 # ----------------------------------------------------------------------------------------- a model
@@ -173,12 +176,12 @@ def test_model_in_one_file(server: HubServer) -> None:
     card = describe(SOURCE)
     assert card == repository.ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", commit)
     assert server.asked_for() == ["config.json", "preprocessor_config.json", "README.md"]
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     reports: list[Progress] = []
     (path,) = fetch_weights(SOURCE, card, reports.append)
     assert path.read_bytes() == weights()
     assert path.name == "model.safetensors"
-    assert here(SOURCE)
+    assert is_cached(SOURCE)
     assert {(report.stage, report.total, report.note) for report in reports} == {
         ("weights", len(weights()), "model.safetensors")
     }
@@ -222,7 +225,7 @@ def test_commit_is_kept_though_main_moves(server: HubServer) -> None:
     (path,) = fetch_weights(SOURCE, card)
     assert path.read_bytes() == weights()
     assert describe(SOURCE).revision == moved
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     (path,) = get()
     assert path.read_bytes() == weights(7)
 
@@ -230,14 +233,14 @@ def test_commit_is_kept_though_main_moves(server: HubServer) -> None:
 def test_tags_and_commits(server: HubServer) -> None:
     old = server.push(NAME, model_files(), ref="v1")
     new = server.push(NAME, model_files(model__safetensors=weights(7)))
-    assert describe(ModelSource(NAME, None, "v1")).revision == old
-    assert describe(ModelSource(NAME, None, old)).revision == old
+    assert describe(ModelLocation(NAME, None, "v1")).revision == old
+    assert describe(ModelLocation(NAME, None, old)).revision == old
     assert describe(SOURCE).revision == new
-    (path,) = get(ModelSource(NAME, None, "v1"))
+    (path,) = get(ModelLocation(NAME, None, "v1"))
     assert path.read_bytes() == weights()
-    assert here(ModelSource(NAME, None, "v1"))
-    assert here(ModelSource(NAME, None, old))
-    assert not here(SOURCE)
+    assert is_cached(ModelLocation(NAME, None, "v1"))
+    assert is_cached(ModelLocation(NAME, None, old))
+    assert not is_cached(SOURCE)
 
 
 def test_cache_is_the_librarys_own(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +261,8 @@ def test_cache_is_the_librarys_own(server: HubServer, monkeypatch: pytest.Monkey
         hf_hub_download(other, name)
     server.requests.clear()
     offline(monkeypatch)
-    source = ModelSource(other, None)
-    assert here(source)
+    source = ModelLocation(other, None)
+    assert is_cached(source)
     (path,) = get(source)
     assert path.read_bytes() == weights()
     assert server.requests == []
@@ -308,12 +311,12 @@ def test_model_without_preprocessor_and_readme(server: HubServer, monkeypatch: p
 )  # fmt: skip
 def test_licence(readme: str, licence: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "model", model_files(README__md=readme.encode()))
-    assert describe(ModelSource(None, folder)).licence == licence
+    assert describe(ModelLocation(None, folder)).licence == licence
 
 
 def test_licence_is_a_short_line(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", model_files(README__md=b"---\nlicense: " + b"x" * 9999 + b"\n---\n"))
-    assert describe(ModelSource(None, folder)).licence == "x" * 200
+    assert describe(ModelLocation(None, folder)).licence == "x" * 200
 
 
 def test_huge_readme_is_left_alone(server: HubServer) -> None:
@@ -346,7 +349,7 @@ def test_missing_repository(server: HubServer) -> None:
 def test_missing_revision(server: HubServer) -> None:
     server.push(NAME, model_files())
     with pytest.raises(NetworkError, match=r"org/depth has no revision 'v9': choose"):
-        describe(ModelSource(NAME, None, "v9"))
+        describe(ModelLocation(NAME, None, "v9"))
 
 
 def test_gated(server: HubServer) -> None:
@@ -454,7 +457,7 @@ def test_cache_serves_without_connection(
     assert card.revision in caplog.text
     assert all(record.levelno == logging.INFO for record in caplog.records)
     assert fetch_weights(SOURCE, card) == paths
-    assert here(SOURCE)
+    assert is_cached(SOURCE)
     assert server.requests == []
 
 
@@ -467,7 +470,7 @@ def test_nothing_cached_and_no_connection(
     server.push(NAME, model_files())
     with monkeypatch.context() as patch:
         lost(patch)  # type: ignore[operator]
-        assert not here(SOURCE)
+        assert not is_cached(SOURCE)
         with pytest.raises(WeightsError, match=advice):
             describe(SOURCE)
     card = describe(SOURCE)  # the small files are there now, the weights are not
@@ -476,7 +479,7 @@ def test_nothing_cached_and_no_connection(
     with pytest.raises(WeightsError, match=advice):
         fetch_weights(SOURCE, card)
     with pytest.raises(WeightsError, match=advice):
-        describe(ModelSource(NAME, None, "v2"))
+        describe(ModelLocation(NAME, None, "v2"))
 
 
 def test_preprocessor_that_may_exist_is_not_taken_for_missing(
@@ -512,7 +515,7 @@ def test_broken_download_goes_on_next_time(server: HubServer) -> None:
     server.faults.cut["model.safetensors"] = [100_000] + [0] * (download._TRIES - 1)
     with pytest.raises(WeightsError, match=r"model\.safetensors of org/depth could not be downloaded.*goes on where"):
         fetch_weights(SOURCE, card)
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     server.requests.clear()
     reports: list[Progress] = []
     (path,) = fetch_weights(SOURCE, card, reports.append)
@@ -682,7 +685,7 @@ def test_damaged_in_the_cache(server: HubServer, damage: object) -> None:
     with pytest.raises(WeightsError, match=r"damaged in the cache.*deleted there: try again"):
         fetch_weights(SOURCE, card)
     assert not path.is_symlink()
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     (path,) = fetch_weights(SOURCE, card)
     assert path.read_bytes() == weights()
 
@@ -714,7 +717,7 @@ def test_damaged_shard_and_index_in_the_cache(server: HubServer) -> None:
     paths = fetch_weights(SOURCE, card)
     paths[1].resolve().write_bytes(b"x")
     (paths[0].parent / "model.safetensors.index.json").write_bytes(b"{")
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     again = fetch_weights(SOURCE, card)  # the index is not whole, so all is compared with the Hub's
     assert [path.read_bytes() for path in again] == [files[FIRST_SHARD], files[SECOND_SHARD]]
 
@@ -733,10 +736,10 @@ def test_damaged_config_in_the_cache_is_fetched_again(server: HubServer) -> None
 def test_config_missing_in_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
     get()
-    assert here(SOURCE)
+    assert is_cached(SOURCE)
     (path,) = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
     path.unlink()
-    assert not here(SOURCE)
+    assert not is_cached(SOURCE)
     offline(monkeypatch)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
         describe(SOURCE)
@@ -774,7 +777,7 @@ def test_hostile_shard_names(server: HubServer, tmp_path: Path, name: object, re
         get()
     assert set(server.asked_for()) <= ALLOWED
     with pytest.raises(WeightsError, match=reason):
-        get(ModelSource(None, write(tmp_path / "model", files)))
+        get(ModelLocation(None, write(tmp_path / "model", files)))
 
 
 @pytest.mark.parametrize("index", [b"", b"[]", b"{}", b'{"weight_map": []}', b'{"weight_map": {}}', b"[" * 100_000])
@@ -815,7 +818,7 @@ def test_config_that_is_none(
     if config is not None and len(config) > 1_000_000:
         assert server.asked_for() == []
     with pytest.raises(error, match=reason):
-        describe(ModelSource(None, write(tmp_path / "model", files)))
+        describe(ModelLocation(None, write(tmp_path / "model", files)))
 
 
 def test_preprocessor_that_is_none(server: HubServer) -> None:
@@ -829,14 +832,14 @@ def test_preprocessor_that_is_none(server: HubServer) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     whole, sharded = write(tmp_path / "whole", model_files()), write(tmp_path / "sharded", sharded_files())
-    source = ModelSource(None, whole)
+    source = ModelLocation(None, whole)
     card = describe(source)
     assert card == repository.ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", None)
     assert fetch_weights(source, card) == (whole / "model.safetensors",)
-    assert here(source)
-    source = ModelSource(None, sharded)
+    assert is_cached(source)
+    source = ModelLocation(None, sharded)
     assert fetch_weights(source, describe(source)) == (sharded / FIRST_SHARD, sharded / SECOND_SHARD)
-    assert here(source)
+    assert is_cached(source)
 
 
 def test_folder_of_links(tmp_path: Path) -> None:
@@ -844,25 +847,25 @@ def test_folder_of_links(tmp_path: Path) -> None:
     folder.mkdir()
     for path in store.iterdir():
         (folder / path.name).symlink_to(path)
-    assert get(ModelSource(None, folder)) == (folder / "model.safetensors",)
+    assert get(ModelLocation(None, folder)) == (folder / "model.safetensors",)
 
 
 def test_bad_folders(tmp_path: Path) -> None:
-    source = ModelSource(None, write(tmp_path / "pickled", model_files(model__safetensors=None)))
+    source = ModelLocation(None, write(tmp_path / "pickled", model_files(model__safetensors=None)))
     with pytest.raises(WeightsError, match="pickles"):
         get(source)
-    assert not here(source)
+    assert not is_cached(source)
     files = sharded_files()
     del files[SECOND_SHARD]
-    source = ModelSource(None, write(tmp_path / "shard missing", files))
+    source = ModelLocation(None, write(tmp_path / "shard missing", files))
     with pytest.raises(WeightsError, match=f"lacks {SECOND_SHARD}"):
         get(source)
-    assert not here(source)
-    source = ModelSource(None, tmp_path / "gone")
+    assert not is_cached(source)
+    source = ModelLocation(None, tmp_path / "gone")
     with pytest.raises(NetworkError, match=r"holds no config\.json"):
         describe(source)
-    assert not here(source)
-    source = ModelSource(None, write(tmp_path / "damaged", model_files(model__safetensors=weights()[:-1])))
+    assert not is_cached(source)
+    source = ModelLocation(None, write(tmp_path / "damaged", model_files(model__safetensors=weights()[:-1])))
     with pytest.raises(WeightsError, match=r"is damaged.*get it again"):
         get(source)
     assert (tmp_path / "damaged" / "model.safetensors").is_file()  # it is the user's
@@ -877,7 +880,7 @@ def test_library_settings_come_from_the_environment(server: HubServer, tmp_path:
     code = (
         "import sys; from sfmttr.networks.huggingface import repository; "
         "heavy = {'huggingface_hub', 'torch', 'safetensors', 'yaml'} & set(sys.modules); assert not heavy, heavy; "
-        f"source = repository.ModelSource.parse('{NAME}'); card = repository.describe(source); "
+        f"source = repository.ModelLocation.parse('{NAME}'); card = repository.describe(source); "
         "print(card.revision, *repository.fetch_weights(source, card))"
     )
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}

@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from export.exporter import ExportConfig, export_run
 from export.spec import Variant
 from sfmttr import networks
-from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, Trained, VideoConfig
+from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, TrainableScope, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
 from sfmttr.evaluation.comparison import Column
 from sfmttr.networks import registry
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.huggingface.adapter import Reading
-from sfmttr.networks.huggingface.model_id import HubName, is_hub_name
+from sfmttr.networks.huggingface.model_id import ModelId, is_model_id
 from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.run import pipeline
 from sfmttr.run.finished import FinishedRun
@@ -55,7 +55,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.fixture
 def load(folder_of: Callable[[str], str]) -> Callable[[str], adapter.HubNetwork]:
-    return lambda name: adapter.load(HubName.parse(folder_of(name)))
+    return lambda name: adapter.load(ModelId.parse(folder_of(name)))
 
 
 # ------------------------------------------------------------------------------------------ contract
@@ -92,7 +92,9 @@ def test_gradients_reach_the_encoder_and_nothing_else_is_of_it(
         "backbone",  # its mask token
         "depth_pro",  # its neck
     }
-    assert len(trainable_parameters(network, Trained.DECODER)) + len(encoder) == len(list(network.named_parameters()))
+    assert len(trainable_parameters(network, TrainableScope.DECODER)) + len(encoder) == len(
+        list(network.named_parameters())
+    )
 
 
 @every_model
@@ -100,7 +102,7 @@ def test_it_can_be_built_again_from_what_its_weights_say(
     name: str, load: Callable[[str], adapter.HubNetwork], room: RenderedClip, tmp_path: Path
 ) -> None:
     network = load(name)
-    told = registry.described(network)
+    told = registry.weights_metadata(network)
     save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", told)
     again = networks.load_refined(tmp_path / "refined.safetensors")
     assert again.info == network.info
@@ -114,8 +116,8 @@ def test_it_can_be_built_again_from_what_its_weights_say(
 def test_pictures_go_in_as_by_the_library_s_own_preprocessor(name: str, folder_of: Callable[[str], str]) -> None:
     from transformers import DPTImageProcessorPil
 
-    network = adapter.load(HubName.parse(folder_of(name)))
-    hw = network.working_hw(HW)
+    network = adapter.load(ModelId.parse(folder_of(name)))
+    hw = network.input_hw(HW)
     rgb = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)  # nothing to resize
     processor = DPTImageProcessorPil.from_pretrained(folder_of(name))
     theirs = processor(rgb, return_tensors="pt", do_resize=False)["pixel_values"]
@@ -127,7 +129,7 @@ def test_pictures_go_in_as_by_the_library_s_own_preprocessor(name: str, folder_o
 def test_depth_is_that_of_the_library(name: str, folder_of: Callable[[str], str], room: RenderedClip) -> None:
     from transformers import AutoModelForDepthEstimation
 
-    network = adapter.load(HubName.parse(folder_of(name)))
+    network = adapter.load(ModelId.parse(folder_of(name)))
     theirs = AutoModelForDepthEstimation.from_pretrained(folder_of(name)).eval()
     image = network.prepare(room.rgb[0])
     with torch.no_grad():
@@ -229,19 +231,19 @@ def test_depth_pro_is_in_metres_by_its_view() -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    name = HubName.parse("hf:Intel/dpt-large@abc,kind=metric, size=392")
+    name = ModelId.parse("hf:Intel/dpt-large@abc,kind=metric, size=392")
     assert (name.source.repository, name.source.revision) == ("Intel/dpt-large", "abc")
     assert (name.kind, name.size) == (DepthKind.METRIC, 392)
     assert name.pinned("0123456789abcdef") == "hf:Intel/dpt-large@0123456789ab,kind=metric,size=392"
-    assert HubName.parse(name.pinned("0123456789ab")).size == 392
+    assert ModelId.parse(name.pinned("0123456789ab")).size == 392
     (tmp_path / "mine, all=mine").mkdir()
-    folder = HubName.parse(f"{tmp_path / 'mine, all=mine'}/,size=70")
+    folder = ModelId.parse(f"{tmp_path / 'mine, all=mine'}/,size=70")
     assert folder.shown == "the folder mine, all=mine"
     assert folder.pinned(None) == "hf:mine, all=mine,size=70"
     assert str(tmp_path) not in folder.shown
-    assert is_hub_name(str(tmp_path))
-    assert is_hub_name(f"{tmp_path},size=70")
-    assert not is_hub_name("bundled")
+    assert is_model_id(str(tmp_path))
+    assert is_model_id(f"{tmp_path},size=70")
+    assert not is_model_id("bundled")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_bad_names_are_one_sentence(text: str) -> None:
 @pytest.mark.parametrize("name", [name for name in networks.names() if name.startswith("depth-anything")])
 def test_shortcuts_are_names_of_models(name: str) -> None:
     known = networks.info(name)
-    model = HubName.parse(registry._SHORTCUTS[name].model)
+    model = ModelId.parse(registry._SHORTCUTS[name].model)
     assert known.source.endswith(str(model.source.repository))
     assert known.licence.startswith("Apache-2.0" if "small" in name else "CC-BY-NC-4.0")
     assert (known.kind is DepthKind.METRIC) == ("indoor" in name or "outdoor" in name)
@@ -376,7 +378,7 @@ def test_a_model_of_the_hub_is_pinned(
         ours = networks.load("ours")
         assert (ours.info.name, ours.info.licence) == ("ours", "known")
         assert ours.info.source.endswith(commit)
-        assert networks.describe_all()[-1].weights_here
+        assert networks.describe_all()[-1].weights_available
         with pytest.raises(NetworkError, match="nobody/nothing"):
             networks.load("hf:nobody/nothing")
 
@@ -402,7 +404,7 @@ def test_from_a_clip_to_a_verified_file(
         network=text,
         steps=4 if name == "depth-pro" else 40,
         # So tiny a GLPN has next to nothing in its decoder.
-        trained=Trained.ALL if name == "glpn" else None,
+        trained=TrainableScope.ALL if name == "glpn" else None,
         learning_rate={"depth-pro": 1e-4, "glpn": 1e-3}.get(name),
         device="cpu",
         video=VideoConfig(duplicate_threshold=0.0),
@@ -422,9 +424,9 @@ def test_from_a_clip_to_a_verified_file(
         file.unlink()
     assert b"secret place" not in (run / "refined.safetensors").read_bytes()[:1_000_000]
     network = FinishedRun.read(run).refined_network()
-    report = export_run(run, config=ExportConfig(variants=(Variant.FP32,), core=network.any_size))
+    report = export_run(run, config=ExportConfig(variants=(Variant.FP32,), core=network.supports_dynamic_size))
     assert report.variants[Variant.FP32].held_out is not None
-    if network.any_size:
+    if network.supports_dynamic_size:
         assert report.core is not None
         cases = report.core.parity
         assert len({case.hw for case in cases}) >= 2
@@ -451,20 +453,20 @@ def test_two_parts_are_the_whole(name: str, load: Callable[[str], adapter.HubNet
     network = load(name)
     assert isinstance(network, adapter.DepthAnythingNetwork)
     image = torch.cat([network.prepare(rgb) for rgb in room.rgb[:2]])
-    features = network.early_features(image)
+    features = network.stem_features(image)
     assert [each.shape[1:] for each in features] == [(5, 7), *[(36, 32)] * 4]
     with torch.no_grad():
-        torch.testing.assert_close(network.depth_from_early(*features), network(image))
+        torch.testing.assert_close(network.forward_from_stem(*features), network(image))
 
 
 def test_the_encoder_s_features_are_kept_while_the_decoder_is_trained(
     load: Callable[[str], adapter.HubNetwork], room: RenderedClip
 ) -> None:
     network = load("depth-anything")
-    sum(each.sum() for each in network.early_features(network.prepare(room.rgb[0]))).backward()  # type: ignore[union-attr]
+    sum(each.sum() for each in network.stem_features(network.prepare(room.rgb[0]))).backward()  # type: ignore[union-attr]
     used = {name for name, value in network.named_parameters() if value.grad is not None}
-    assert used == {name for name, _ in network.early_parameters()}
-    assert used.isdisjoint(trainable_parameters(network, Trained.DECODER))
+    assert used == {name for name, _ in network.stem_parameters()}
+    assert used.isdisjoint(trainable_parameters(network, TrainableScope.DECODER))
 
 
 def test_other_backbones_are_taken_as_a_whole(tmp_path: Path) -> None:

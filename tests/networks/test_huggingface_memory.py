@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfmttr.config import Trained
+from sfmttr.config import TrainableScope
 from sfmttr.networks.huggingface import adapter
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.lora import add_low_rank
@@ -67,11 +67,11 @@ class Kept:
         return sum(self._bytes.values())
 
 
-def step(network: adapter.HubNetwork, trained: Trained) -> tuple[dict[str, Tensor], Tensor, int]:
+def step(network: adapter.HubNetwork, trained: TrainableScope) -> tuple[dict[str, Tensor], Tensor, int]:
     """Gradients by name, the output, and the bytes kept for them."""
     network = copy.deepcopy(network)
     moving = set(trainable_parameters(network, trained))  # type: ignore[arg-type]
-    if trained is Trained.LORA:
+    if trained is TrainableScope.LORA:
         moving = set(add_low_rank(network, moving, 4, 0))
     for name, value in network.named_parameters():
         value.requires_grad_(name in moving)
@@ -85,9 +85,11 @@ def step(network: adapter.HubNetwork, trained: Trained) -> tuple[dict[str, Tenso
     return {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, output.detach(), kept.total
 
 
-@pytest.mark.parametrize("trained", [Trained.ENCODER, Trained.LORA, Trained.ALL, Trained.DECODER])
+@pytest.mark.parametrize(
+    "trained", [TrainableScope.ENCODER, TrainableScope.LORA, TrainableScope.ALL, TrainableScope.DECODER]
+)
 def test_computing_features_again_changes_no_gradient(
-    network: adapter.HubNetwork, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    network: adapter.HubNetwork, trained: TrainableScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, output, bytes_kept = step(network, trained)
     monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
@@ -97,7 +99,7 @@ def test_computing_features_again_changes_no_gradient(
     for name, gradient in kept.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
     torch.testing.assert_close(same_output, output, rtol=0, atol=0)
-    if trained is not Trained.DECODER:  # which needs none of the encoder's features but its outputs
+    if trained is not TrainableScope.DECODER:  # which needs none of the encoder's features but its outputs
         assert fewer_bytes < 0.5 * bytes_kept
 
 
@@ -105,9 +107,9 @@ def test_what_is_kept_is_as_much_as_is_reckoned_with(
     network: adapter.HubNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all the encoder's weights trained, which keeps the most."""
-    *_, kept = step(network, Trained.ENCODER)
+    *_, kept = step(network, TrainableScope.ENCODER)
     monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
-    *_, left = step(network, Trained.ENCODER)
+    *_, left = step(network, TrainableScope.ENCODER)
     tokens = HW[0] * HW[1] / 14**2
     inputs = 4  # of each block's, which is what recomputing keeps: one float32 a token and channel
     a_token = (kept - left) / (tokens * WIDTH * BLOCKS) + inputs

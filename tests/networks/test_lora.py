@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfmttr import networks
-from sfmttr.config import RECIPES, Preset, SplitConfig, Trained
+from sfmttr.config import RECIPES, Preset, SplitConfig, TrainableScope
 from sfmttr.errors import NetworkError
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
@@ -31,7 +31,7 @@ from tools.synthetic import RenderedClip
 
 CPU = choose_compute("cpu")
 RECIPE = RECIPES[Preset.FAST]
-QUICK = replace(RECIPE.refine, steps=9, num_validations=3, trained=Trained.LORA, learning_rate=3e-3, lora_rank=2)
+QUICK = replace(RECIPE.refine, steps=9, num_validations=3, trained=TrainableScope.LORA, learning_rate=3e-3, lora_rank=2)
 
 
 # ------------------------------------------------------------------------------------------ layers

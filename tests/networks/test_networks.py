@@ -64,7 +64,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[DepthNetwork]:
 
 def input_of(network: DepthNetwork, hw: tuple[int, int], seed: int = 0) -> Tensor:
     """What goes into `network` for a picture of noise, whose neighbours are other noise."""
-    count = 1 + len(network.neighbours)
+    count = 1 + len(network.source_offsets)
     return torch.cat([network.prepare(image_of(hw, seed + 10 * i)) for i in range(count)], dim=1)
 
 
@@ -86,10 +86,10 @@ def image_of(hw: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("hw", SIZES.values(), ids=SIZES)
 def test_output_is_positive_and_finite_at_any_size(network: DepthNetwork, hw: tuple[int, int]) -> None:
-    assert network.prepare(image_of(hw)).shape == (1, 3, *network.working_hw(hw))
+    assert network.prepare(image_of(hw)).shape == (1, 3, *network.input_hw(hw))
     image = input_of(network, hw)
     with torch.inference_mode():
-        output = network.picture_depth(image)
+        output = network.predict_full(image)
     assert output.shape[:2] == (1, 1)
     assert torch.isfinite(output).all()
     assert (output > 0).all()
@@ -106,10 +106,10 @@ def test_predictor_gives_depth_at_image_size(network: DepthNetwork) -> None:
 
 
 def test_predictor_takes_a_working_size(network: DepthNetwork) -> None:
-    rgb, hw = image_of((97, 131)), network.working_hw((120, 90))
+    rgb, hw = image_of((97, 131)), network.input_hw((120, 90))
     with torch.inference_mode():
-        image = resize_image(network.prepare(rgb, (97, 131)), hw).repeat(1, 1 + len(network.neighbours), 1, 1)
-        own = resize_depth(network.picture_depth(image), (97, 131))
+        image = resize_image(network.prepare(rgb, (97, 131)), hw).repeat(1, 1 + len(network.source_offsets), 1, 1)
+        own = resize_depth(network.predict_full(image), (97, 131))
     np.testing.assert_array_equal(TorchPredictor(network, hw).predict(rgb), own[0, 0])
 
 
@@ -161,7 +161,7 @@ def test_constructed_ready_to_predict(network: DepthNetwork) -> None:
 
 
 def test_state_survives_safetensors(network: DepthNetwork, tmp_path: Path) -> None:
-    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", registry.described(network))
+    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", registry.weights_metadata(network))
     loaded = networks.load_refined(tmp_path / "refined.safetensors")
     assert loaded.info == network.info
     assert not loaded.training
@@ -196,7 +196,7 @@ def test_published_files_are_https(name: str) -> None:
 
 
 def test_refined_weights_of_another_network_do_not_load(tmp_path: Path) -> None:
-    terms = registry.described(networks.build("meter-xxs-nyu"))
+    terms = registry.weights_metadata(networks.build("meter-xxs-nyu"))
     save_file(dict(state_dict_cpu(networks.build("rt-monodepth-s"))), tmp_path / "rt.safetensors", terms)
     with pytest.raises(WeightsError, match=r"rt\.safetensors does not fit.*missing.*unexpected"):
         networks.load_refined(tmp_path / "rt.safetensors")
@@ -241,7 +241,7 @@ def test_weights_that_say_nothing_of_their_network_do_not_load(terms: dict[str, 
     ],
 )
 def test_working_size(name: str, hw: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert networks.build(name).working_hw(hw) == expected
+    assert networks.build(name).input_hw(hw) == expected
 
 
 def test_positive_is_identity_above_the_floor_and_keeps_a_slope_below() -> None:
@@ -364,23 +364,23 @@ WITH_EARLY_PART = [name for name in networks.built_in() if not is_large(name)]
 @pytest.mark.parametrize("name", [name for name in networks.built_in() if is_large(name)])
 def test_large_networks_keep_no_early_features(name: str) -> None:
     """They would take gigabytes for a clip."""
-    assert list(networks.build(name).early_parameters()) == []
+    assert list(networks.build(name).stem_parameters()) == []
 
 
 @pytest.mark.parametrize("name", WITH_EARLY_PART)
 def test_early_and_late_part_are_the_network(name: str) -> None:
     network = networks.build(name)
-    image = torch.rand(1, 3, *network.working_hw((120, 160)), generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, *network.input_hw((120, 160)), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(network.depth_from_early(*network.early_features(image)), network(image))
+        assert torch.equal(network.forward_from_stem(*network.stem_features(image)), network(image))
 
 
 @pytest.mark.parametrize("name", WITH_EARLY_PART)
 def test_early_parameters_are_those_that_early_features_use(name: str) -> None:
     network = networks.build(name)
-    early, encoder = dict(network.early_parameters()), dict(network.encoder_parameters())
+    early, encoder = dict(network.stem_parameters()), dict(network.encoder_parameters())
     assert early.keys() < encoder.keys()
-    features = network.early_features(torch.rand(1, 3, *network.working_hw((120, 160))))
+    features = network.stem_features(torch.rand(1, 3, *network.input_hw((120, 160))))
     sum(feature.sum() for feature in features).backward()
     used = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert used == set(early)

@@ -42,7 +42,7 @@ class Published:
 
     def network(self) -> DepthNetwork:
         network = networks.build(self.name)
-        apply_state(network, network.state_from_files(published_files(self.name)), self.name)
+        apply_state(network, network.merge_checkpoints(published_files(self.name)), self.name)
         return network
 
     def agrees(self, key: str, value: Tensor, *, relative: bool = False) -> None:
@@ -119,7 +119,7 @@ def test_files_from_disk(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_a_missing_or_foreign_weight_is_an_error(name: str) -> None:
     network = networks.build(name)
-    state = dict(network.state_from_files(published_files(name)))
+    state = dict(network.merge_checkpoints(published_files(name)))
     some = next(name for name, _ in network.encoder_parameters())
     with pytest.raises(WeightsError, match="missing"):
         apply_state(network, {key: value for key, value in state.items() if key != some}, name)
@@ -131,7 +131,7 @@ def test_copies_of_a_weight_have_to_be_equal() -> None:
     encoder, decoder = published_files("diffnet")
     first = next(key for key in decoder if key.startswith("convs."))
     with pytest.raises(WeightsError, match="differs from its copy"):
-        networks.build("diffnet").state_from_files([encoder, decoder | {first: decoder[first] + 1}])
+        networks.build("diffnet").merge_checkpoints([encoder, decoder | {first: decoder[first] + 1}])
 
 
 def test_either_name_of_a_decoder_loads() -> None:
@@ -139,7 +139,7 @@ def test_either_name_of_a_decoder_loads() -> None:
     network = networks.build("diffnet")
     for kept in ("convs.", "decoder."):
         part = {key: value for key, value in decoder.items() if key.startswith(kept)}
-        apply_state(network, network.state_from_files([encoder, part]), kept)
+        apply_state(network, network.merge_checkpoints([encoder, part]), kept)
 
 
 def test_older_names_of_adabins_load() -> None:
@@ -153,7 +153,7 @@ def test_older_names_of_adabins_load() -> None:
         renamed = {key.replace(now, before): value for key, value in renamed.items()}
     assert renamed.keys() != file["model"].keys()
     network = networks.build("adabins")
-    apply_state(network, network.state_from_files([{"model": renamed}]), "older")
+    apply_state(network, network.merge_checkpoints([{"model": renamed}]), "older")
 
 
 def test_the_range_of_depths_comes_from_the_file() -> None:
@@ -162,7 +162,7 @@ def test_the_range_of_depths_comes_from_the_file() -> None:
     assert network.depths()[[0, -1]].tolist() == pytest.approx([0.1, 20.0])
     encoder, *rest = published_files("manydepth")
     encoder |= {"min_depth_bin": 0.25, "max_depth_bin": torch.tensor(12.0)}
-    apply_state(network, network.state_from_files([encoder, *rest]), "bins")
+    apply_state(network, network.merge_checkpoints([encoder, *rest]), "bins")
     assert network.depths()[[0, -1]].tolist() == pytest.approx([0.25, 12.0])
 
 
@@ -203,10 +203,12 @@ def test_what_counts_as_the_encoder(name: str, prefixes: tuple[str, ...]) -> Non
 def test_manydepth_takes_the_frame_before() -> None:
     network = networks.build("manydepth")
     images = torch.rand(4, 3, 64, 96)
-    assert network.neighbours == (-1,)
-    assert torch.equal(network.with_neighbours(images, 2), torch.cat((images[2:3], images[1:2]), dim=1))
-    assert torch.equal(network.with_neighbours(images, 0), torch.cat((images[:1], images[:1]), dim=1))
-    assert torch.equal(network.with_neighbours(images, 2, left_out={1}), torch.cat((images[2:3], images[2:3]), dim=1))
+    assert network.source_offsets == (-1,)
+    assert torch.equal(network.stack_source_frames(images, 2), torch.cat((images[2:3], images[1:2]), dim=1))
+    assert torch.equal(network.stack_source_frames(images, 0), torch.cat((images[:1], images[:1]), dim=1))
+    assert torch.equal(
+        network.stack_source_frames(images, 2, left_out={1}), torch.cat((images[2:3], images[2:3]), dim=1)
+    )
 
 
 def test_rotation_is_a_rotation_and_smooth_at_none() -> None:
@@ -239,7 +241,7 @@ def test_kitti_is_cropped_at_the_middle_of_the_bottom() -> None:
 def test_depth_outside_of_the_crop_goes_on_from_its_border() -> None:
     network = networks.build("adabins")
     hw, depth = (375, 1242), torch.rand(1, 1, 176, 608) + 1
-    whole = network.uncrop(depth, hw)
+    whole = network.pad_to_full(depth, hw)
     assert whole.shape == (1, 1, *hw)
     full = torch.nn.functional.interpolate(depth, (352, 1216), mode="bilinear", align_corners=False)
     torch.testing.assert_close(network.crop(whole), full)
@@ -251,9 +253,9 @@ def test_places_outside_of_the_crop_are_not_seen() -> None:
     network, hw = networks.build("adabins"), (375, 1242)
     xy_px = np.array([[13.5, 23.5], [12.5, 100], [1228.5, 374.5], [1229.5, 100], [600, 22.5]])
     grid = 2 * xy_px / hw[::-1] - 1
-    assert network.sees(grid, hw).tolist() == [True, False, True, False, False]
-    assert network.sees(grid, (480, 640)).all()
-    assert networks.build("cadepth").sees(grid, hw).all()
+    assert network.valid_region(grid, hw).tolist() == [True, False, True, False, False]
+    assert network.valid_region(grid, (480, 640)).all()
+    assert networks.build("cadepth").valid_region(grid, hw).all()
 
 
 @torch.inference_mode()

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfmttr.config import RECIPES, LossForm, Preset, RefineConfig, Schedule, SplitConfig, Trained
+from sfmttr.config import RECIPES, LossForm, Preset, RefineConfig, Schedule, SplitConfig, TrainableScope
 from sfmttr.errors import AlignmentError, NetworkError
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
-from sfmttr.networks.inference import EarlyFeatures, predict_maps
+from sfmttr.networks.inference import FeatureCache, predict_maps
 from sfmttr.refinement.alignment import align
 from sfmttr.refinement.loop import Refinement
 from sfmttr.refinement.losses import point_loss
@@ -24,7 +24,7 @@ from sfmttr.refinement.observations import Observations, observe, sample_at
 from sfmttr.refinement.schedule import learning_rate_factor, validation_steps
 from sfmttr.refinement.targets import Targets, make_targets
 from sfmttr.refinement.task import RefineResult, RefineTask
-from sfmttr.refinement.trainable import can_cache_early, resolve_training, trainable_parameters
+from sfmttr.refinement.trainable import can_cache_stem, resolve_training, trainable_parameters
 from sfmttr.types import FrameSet
 from sfmttr.utils.device import choose_compute
 from tests.support.fakes import TinyNetwork, fit, sparse_model_from_truth
@@ -78,7 +78,7 @@ def case(half_fit: TinyNetwork, room: RenderedClip, room_frames: FrameSet) -> Ca
     return case_of(half_fit, room, room_frames)
 
 
-def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0, early: EarlyFeatures | None = None) -> RefineResult:
+def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0, early: FeatureCache | None = None) -> RefineResult:
     refinement = Refinement(replace(case.task(config, seed), early=early or {}), CPU)
     for _ in refinement.steps():
         pass
@@ -113,20 +113,22 @@ def test_input_network_is_bit_equal_afterwards(case: Case) -> None:
     assert [p.requires_grad for p in case.network.parameters()] == flags
 
 
-@pytest.mark.parametrize("trained", [part for part in Trained if part is not Trained.LORA])  # test_lora.py
-def test_only_the_chosen_part_moves(case: Case, trained: Trained) -> None:
+@pytest.mark.parametrize(
+    "trained", [part for part in TrainableScope if part is not TrainableScope.LORA]
+)  # test_lora.py
+def test_only_the_chosen_part_moves(case: Case, trained: TrainableScope) -> None:
     result = refine(case, replace(QUICK, steps=6, trained=trained, learning_rate=1e-3))
     original = state_dict_cpu(case.network)
     moved = {name for name, value in result.weights.items() if not torch.equal(value, original[name])}
     encoder = {name for name, _ in case.network.encoder_parameters()}
     everything = {name for name, _ in case.network.named_parameters()}
-    early = {name for name, _ in case.network.early_parameters()}
+    early = {name for name, _ in case.network.stem_parameters()}
     chosen = {
-        Trained.ENCODER: encoder,
-        Trained.LATE_ENCODER: encoder - early,
-        Trained.DECODER: everything - encoder,
-        Trained.LATE: everything - early,
-        Trained.ALL: everything,
+        TrainableScope.ENCODER: encoder,
+        TrainableScope.ENCODER_BUT_STEM: encoder - early,
+        TrainableScope.DECODER: everything - encoder,
+        TrainableScope.ALL_BUT_STEM: everything - early,
+        TrainableScope.ALL: everything,
     }[trained]
     assert not result.rolled_back
     assert moved <= chosen
@@ -134,48 +136,48 @@ def test_only_the_chosen_part_moves(case: Case, trained: Trained) -> None:
 
 
 def test_keeping_early_features_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(QUICK, steps=6, trained=Trained.LATE)
+    config = replace(QUICK, steps=6, trained=TrainableScope.ALL_BUT_STEM)
     kept = refine(case, config)
-    early, rest = TinyNetwork.early_features, TinyNetwork.depth_from_early
-    monkeypatch.setattr(TinyNetwork, "early_features", lambda _, image: (image,))
-    monkeypatch.setattr(TinyNetwork, "depth_from_early", lambda self, image: rest(self, *early(self, image)))
+    early, rest = TinyNetwork.stem_features, TinyNetwork.forward_from_stem
+    monkeypatch.setattr(TinyNetwork, "stem_features", lambda _, image: (image,))
+    monkeypatch.setattr(TinyNetwork, "forward_from_stem", lambda self, image: rest(self, *early(self, image)))
     computed = refine(case, config)
     np.testing.assert_allclose(kept.losses, computed.losses, rtol=1e-5)
 
 
 def test_early_features_that_are_known_are_not_computed_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(QUICK, steps=6, trained=Trained.LATE)
-    early: EarlyFeatures = {}
+    config = replace(QUICK, steps=6, trained=TrainableScope.ALL_BUT_STEM)
+    early: FeatureCache = {}
     maps = predict_maps(case.network, case.images, CPU, "before", early=early)
     np.testing.assert_allclose(maps, predict_maps(case.network, case.images, CPU, "before"), rtol=1e-5)
     assert list(early) == list(range(len(case.images)))
     computed = refine(case, config)
-    monkeypatch.setattr(TinyNetwork, "early_features", None)
+    monkeypatch.setattr(TinyNetwork, "stem_features", None)
     known = refine(case, config, early=early)
     np.testing.assert_allclose(known.losses, computed.losses, rtol=1e-5)
 
 
 def test_early_features_are_kept_where_the_early_part_stays(case: Case) -> None:
-    for trained in Trained:
-        moves = trained in (Trained.ALL, Trained.ENCODER, Trained.LORA)
-        assert can_cache_early(case.network, replace(QUICK, trained=trained)) is not moves, trained
+    for trained in TrainableScope:
+        moves = trained in (TrainableScope.ALL, TrainableScope.ENCODER, TrainableScope.LORA)
+        assert can_cache_stem(case.network, replace(QUICK, trained=trained)) is not moves, trained
 
 
-@pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])
+@pytest.mark.parametrize("trained", [TrainableScope.ENCODER_BUT_STEM, TrainableScope.ALL])
 def test_frames_of_a_step_together_or_one_by_one_are_the_same(
-    case: Case, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    case: Case, trained: TrainableScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(QUICK, steps=6, frames_per_step=3, trained=trained)
     together = refine(case, config)
     sizes = set()
-    rest = TinyNetwork.depth_from_early
+    rest = TinyNetwork.forward_from_stem
 
     def watched(self: TinyNetwork, *features: Tensor) -> Tensor:
         sizes.add(len(features[0]))
         return rest(self, *features)
 
-    monkeypatch.setattr(TinyNetwork, "depth_from_early", watched)
-    monkeypatch.setattr(TinyNetwork, "most_at_once", 1)
+    monkeypatch.setattr(TinyNetwork, "forward_from_stem", watched)
+    monkeypatch.setattr(TinyNetwork, "max_batch_size", 1)
     one_by_one = refine(case, config)
     assert sizes == {1}
     np.testing.assert_allclose(one_by_one.losses, together.losses, rtol=1e-4)
@@ -184,7 +186,7 @@ def test_frames_of_a_step_together_or_one_by_one_are_the_same(
 
 def test_a_step_of_several_frames_is_larger_by_the_root_of_their_number(case: Case) -> None:
     own = replace(QUICK, learning_rate=None, frames_per_step=1)
-    (first, *_) = case.network.trainings
+    (first, *_) = case.network.finetune_settings
     assert resolve_training(own, case.network) == first
     assert resolve_training(replace(own, frames_per_step=4), case.network).learning_rate == 2 * first.learning_rate
     asked_for = replace(own, frames_per_step=4, learning_rate=1e-5)
@@ -265,7 +267,7 @@ def test_a_network_without_such_parameters_is_refused(case: Case) -> None:
             return iter(())
 
     with pytest.raises(NetworkError, match="no encoder parameters"):
-        trainable_parameters(NoEncoder(), Trained.ENCODER)
+        trainable_parameters(NoEncoder(), TrainableScope.ENCODER)
 
 
 @pytest.mark.parametrize("without", ["train", "validation"])
@@ -328,15 +330,15 @@ def test_losses_in_closed_form(form: LossForm) -> None:
 
 def test_fakes_keep_the_contract() -> None:
     network: DepthNetwork = TinyNetwork()
-    assert network.working_hw((720, 1280)) == (96, 160)
-    assert network.working_hw((20, 3000)) == (16, 160)
+    assert network.input_hw((720, 1280)) == (96, 160)
+    assert network.input_hw((20, 3000)) == (16, 160)
 
 
 # ------------------------------------------------------------------------------------ checkpoints
 
 
-@pytest.mark.parametrize("trained", [Trained.LATE_ENCODER, Trained.ALL])
-def test_pieces_give_what_the_whole_gives(case: Case, trained: Trained) -> None:
+@pytest.mark.parametrize("trained", [TrainableScope.ENCODER_BUT_STEM, TrainableScope.ALL])
+def test_pieces_give_what_the_whole_gives(case: Case, trained: TrainableScope) -> None:
     config = replace(QUICK, trained=trained)
     whole = refine(case, config)
     checkpoint = None

@@ -88,7 +88,7 @@ def test_refined_and_exported(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert len({case.hw for case in exported.parity}) >= 3
     assert parity.complaint(exported.parity, TOLERANCES[Variant.FP32]) == ""
     predictor = OnnxDepth(tmp_path / "run" / "export" / file_name(Variant.FP32))
-    assert predictor.neighbours == networks.build(name).neighbours
+    assert predictor.source_offsets == networks.build(name).source_offsets
     inputs = [each.name for each in predictor._session.get_inputs()]
     assert inputs == (["image", "previous"] if name == "manydepth" else ["image"])
     if name == "manydepth":
@@ -154,7 +154,7 @@ def test_image_graph_of_a_cropped_network_is_the_predictor(tmp_path: Path) -> No
     network = networks.build("adabins")
     network.forward = lambda image: torch.nn.functional.avg_pool2d(image, 2).mean(1, keepdim=True)  # type: ignore[method-assign]
     rgb = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), np.uint8)
-    hw = network.working_hw((375, 1242))
+    hw = network.input_hw((375, 1242))
     depth = to_onnx.ImageGraph(network, hw, 1.0)(torch.from_numpy(rgb)[None])
     np.testing.assert_allclose(depth[0].numpy(), TorchPredictor(network).predict(rgb), rtol=1e-5)
     assert np.ptp(depth[0, :24, 600].numpy()) == 0

@@ -33,7 +33,7 @@ from sfmttr.config import (
     RunConfig,
     SfmConfig,
     SplitConfig,
-    Trained,
+    TrainableScope,
     VideoConfig,
 )
 from sfmttr.errors import Cancelled, RunFolderError, SfmttrError
@@ -456,14 +456,14 @@ def test_the_unrefined_network_is_asked_while_cameras_are_placed(
 
 @pytest.mark.parametrize(
     ("changes", "once"),
-    [({}, True), ({"trained": Trained.ENCODER}, False), ({"split": SplitConfig(hold_out_frames=3)}, False)],
+    [({}, True), ({"trained": TrainableScope.ENCODER}, False), ({"split": SplitConfig(hold_out_frames=3)}, False)],
 )
 def test_early_features_of_a_frame_are_computed_once(
     bench: Bench, room: RenderedClip, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], once: bool
 ) -> None:
     """For the unrefined depth and all of the refinement; unless the early part moves, or frames must not be seen."""
     stages, seen = [""], {"before": 0, "refine": 0}
-    early = TinyNetwork.early_features
+    early = TinyNetwork.stem_features
 
     def watched(self: TinyNetwork, image: Tensor) -> tuple[Tensor, ...]:
         stage = "refine" if stages[-1] == "refine" else "before"
@@ -471,7 +471,7 @@ def test_early_features_of_a_frame_are_computed_once(
             seen[stage] += len(image)
         return early(self, image)
 
-    monkeypatch.setattr(TinyNetwork, "early_features", watched)
+    monkeypatch.setattr(TinyNetwork, "stem_features", watched)
     config = replace(CONFIG, **{"split": SplitConfig(), **changes})
     bench.run(config, lambda progress: stages.append(progress.stage))
     assert seen["before"] == len(room)

@@ -57,23 +57,23 @@ class TinyNetwork(DepthNetwork):
         self.decoder = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(24, 16, 3, 1, 1), nn.ReLU())
         self.head = nn.Conv2d(16, 1, 3, 1, 1)
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         factor = min(1.0, 160 / max(hw))
         return max(16, round(hw[0] * factor / 16) * 16), max(16, round(hw[1] * factor / 16) * 16)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.depth_from_early(*self.early_features(image))
+        return self.forward_from_stem(*self.stem_features(image))
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         # Rows and columns counted, not taken from the shape, which an exported graph would have built in.
         one = torch.ones_like(image[:, :1])
         y, x = ((2 * i - 2) / (last - 1) - 1 for i, last in _counted(one))
         return (self.encoder[:3](torch.cat((image - 0.5, x, y), dim=1)),)
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
         return self.head(self.decoder(self.encoder[3:](features[0]))).exp()
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, value) for name, value in self.named_parameters() if name[:10] in ("encoder.0.", "encoder.1."))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -324,7 +324,7 @@ class Tally:
 def beside(network: OnnxDepth, rgb: np.ndarray, before: np.ndarray | None) -> list[np.ndarray]:
     """The neighbours of a picture that the network sees: the frame before it where there is one, else itself."""
     there = before is not None and before.shape == rgb.shape
-    return [before if offset < 0 and there else rgb for offset in network.neighbours]  # type: ignore[misc]
+    return [before if offset < 0 and there else rgb for offset in network.source_offsets]  # type: ignore[misc]
 
 
 def run(network: OnnxDepth, sources: Iterator[Source], writer: Writer, show: Callable[[np.ndarray], bool]) -> Tally:

@@ -21,11 +21,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from sfmttr.config import Trained, Training
+from sfmttr.config import FinetuneSetting, TrainableScope
 from sfmttr.errors import NetworkError, WeightsError
 from sfmttr.networks.base import DepthNetwork, in_float32
 from sfmttr.networks.huggingface import repository
-from sfmttr.networks.huggingface.model_id import HubName
+from sfmttr.networks.huggingface.model_id import ModelId
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.inverse_depth import depth_of
 from sfmttr.types import HW, DepthKind, OnProgress, ignore_progress
@@ -70,7 +70,7 @@ _WIDTHS = ("hidden_size", "hidden_sizes", "embed_dim")
 
 
 @dataclass(frozen=True)
-class Reading:
+class PreprocessSpec:
     """How pictures go into a network."""
 
     size: int
@@ -83,7 +83,7 @@ class Reading:
     std: tuple[float, ...]
     """Of pixels in [0, 1]."""
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         """The short side at `size`, the aspect kept as well as the multiple allows, at most `_MOST_AREA` in all."""
         if self.square:
             return self.size, self.size
@@ -98,29 +98,31 @@ class HubNetwork(DepthNetwork):
     # Held-out points of all four clips got most from the decoder in equal time, and least from the encoder, by LoRA or
     # not (`benchmarks.transformers`, on a small stand-in for published weights). There 1e-3 was better still in few
     # steps, and 3e-3 went astray: with as many steps as the default preset makes, 3e-4 is on the safe side.
-    trainings = (
-        Training(Trained.DECODER, 3e-4),
-        Training(Trained.ALL, 1e-4),
-        Training(Trained.ENCODER, 1e-4),
-        Training(Trained.LORA, 1e-3),
+    finetune_settings = (
+        FinetuneSetting(TrainableScope.DECODER, 3e-4),
+        FinetuneSetting(TrainableScope.ALL, 1e-4),
+        FinetuneSetting(TrainableScope.ENCODER, 1e-4),
+        FinetuneSetting(TrainableScope.LORA, 1e-3),
     )
-    most_at_once = 1
+    max_batch_size = 1
     mean: Tensor
     std: Tensor
 
-    def __init__(self, info: NetworkInfo, model: PreTrainedModel, reading: Reading, blueprint: Mapping[str, Any]):
+    def __init__(
+        self, info: NetworkInfo, model: PreTrainedModel, reading: PreprocessSpec, build_config: Mapping[str, Any]
+    ):
         super().__init__()
         self.info = info
         self.model = model
         self.reading = reading
-        self._blueprint = blueprint
-        self.any_size = not reading.square and model.config.model_type not in _ONE_SIZE_AT_A_TIME
+        self._build_config = build_config
+        self.supports_dynamic_size = not reading.square and model.config.model_type not in _ONE_SIZE_AT_A_TIME
         # Not in the state dict: they are part of how the network is built, not of its weights.
         self.register_buffer("mean", torch.tensor(reading.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(reading.std).view(1, 3, 1, 1), persistent=False)
 
-    def working_hw(self, hw: HW) -> HW:
-        return self.reading.working_hw(hw)
+    def input_hw(self, hw: HW) -> HW:
+        return self.reading.input_hw(hw)
 
     def forward(self, image: Tensor) -> Tensor:
         self._keep_or_recompute((image.shape[-2], image.shape[-1]))
@@ -142,8 +144,8 @@ class HubNetwork(DepthNetwork):
             if not _DECODER_PARTS.intersection(name.split(".")[1:3]) and not name.endswith(".mask_token"):
                 yield name, value
 
-    def blueprint(self) -> Mapping[str, str]:
-        return {"hf": json.dumps(self._blueprint, sort_keys=True)}
+    def build_config(self) -> Mapping[str, str]:
+        return {"hf": json.dumps(self._build_config, sort_keys=True)}
 
     def __getstate__(self) -> object:
         # When a model first runs, the library hangs functions on its parts that cannot be pickled; and does so again.
@@ -155,7 +157,7 @@ class HubNetwork(DepthNetwork):
         return super().__getstate__()
 
     @contextmanager
-    def free_sizes(self) -> Iterator[None]:
+    def dynamic_shape_tracing(self) -> Iterator[None]:
         """Some architectures make sizes whole numbers, which tracers take for constants: not within this."""
         modules = {type(part).__module__ for part in self.model.modules()}
         modeling = [sys.modules[name] for name in modules if name.startswith("transformers.models.")]
@@ -198,13 +200,13 @@ class DepthAnythingNetwork(HubNetwork):
     """Depth Anything on DINOv2, which most people ask for, in two parts: what its encoder says of a frame does not
     change while its decoder is trained."""
 
-    late_cost = 0.3
+    cached_step_cost = 0.3
 
     @property
     def _library(self) -> Any:
         return self.model  # of a class that says nothing of its parts' types
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         """(0, rows, columns), which says how many patches there are; then the encoder's tokens of every stage that the
         decoder looks at, (B, 1 + rows * columns, C)."""
         self._keep_or_recompute((image.shape[-2], image.shape[-1]))
@@ -212,12 +214,12 @@ class DepthAnythingNetwork(HubNetwork):
         size = image.new_empty((0, image.shape[-2] // patch, image.shape[-1] // patch))
         return (size, *self._library.backbone((image - self.mean) / self.std).feature_maps)
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
         size, *maps = features
         rows, columns = size.shape[1:]
         return self._checked(self._library.head(self._library.neck(maps, rows, columns), rows, columns))
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.encoder_parameters()
 
 
@@ -291,7 +293,7 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
         )
     if card.get("use_timm_backbone"):
         raise NetworkError(f"{name} needs the library timm, which is not used here: choose another model")
-    _refuse_giants(card, name)
+    _check_config_limits(card, name)
     given = {key: value for key, value in card.items() if key not in ("auto_map", "_name_or_path", "model_type")}
     if given.get("max_depth", 1) is None:  # as earlier versions of the library took it
         del given["max_depth"]
@@ -301,19 +303,21 @@ def _config(card: Mapping[str, Any], name: str) -> PretrainedConfig:
         raise NetworkError(f"the config of {name} cannot be read: {_first_line(error)}") from error
 
 
-def _refuse_giants(card: Mapping[str, Any], name: str, depth: int = 0) -> None:
+def _check_config_limits(card: Mapping[str, Any], name: str, depth: int = 0) -> None:
     """Raise `NetworkError` for a config that would take for ever to build, before anything is built of it."""
     for key, value in card.items():
         values = value if isinstance(value, list | tuple) else (value,)
         if isinstance(value, Mapping) and depth < _CONFIG_DEPTH:
-            _refuse_giants(value, name, depth + 1)
+            _check_config_limits(value, name, depth + 1)
         most = _MOST_LAYERS if "layers" in str(key) or key == "depths" else _MOST_WIDTH
         too_large = any(isinstance(each, int) and each > most for each in values)
         if too_large or (isinstance(value, Mapping) and depth == _CONFIG_DEPTH) or len(values) > _MOST_LAYERS:
             raise NetworkError(f"the config of {name} is of no network that fits on a machine ({key}): choose another")
 
 
-def _reading(config: PretrainedConfig, preprocessor: Mapping[str, Any] | None, size: int | None, name: str) -> Reading:
+def _reading(
+    config: PretrainedConfig, preprocessor: Mapping[str, Any] | None, size: int | None, name: str
+) -> PreprocessSpec:
     """How pictures go in. Raises `NetworkError` for what makes no sense."""
     told, model_type = dict(preprocessor or {}), config.model_type
     encoder = _encoder_config(config)
@@ -335,7 +339,7 @@ def _reading(config: PretrainedConfig, preprocessor: Mapping[str, Any] | None, s
     side = size or own
     if not (1 <= multiple <= 256 and multiple <= side <= 4096):
         raise NetworkError(f"{name} cannot work at size {side} in multiples of {multiple}: choose another size")
-    return Reading(multiple * round(side / multiple) if square else side, multiple, square, mean, std)
+    return PreprocessSpec(multiple * round(side / multiple) if square else side, multiple, square, mean, std)
 
 
 def _mean_std(told: Mapping[str, Any], model_type: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -376,31 +380,31 @@ def _made_for(config: PretrainedConfig) -> int:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ModelSpec:
     """What a model's small files say of it."""
 
     card: repository.ModelCard
     config: PretrainedConfig
-    reading: Reading
+    reading: PreprocessSpec
     info: NetworkInfo
 
 
-def _tell(name: HubName, on_progress: OnProgress) -> _Told:
+def _read_spec(name: ModelId, on_progress: OnProgress) -> _ModelSpec:
     """Raises `NetworkError` for what is no depth network, `WeightsError` for files that cannot be had."""
-    card = repository.describe(name.source, on_progress)
+    card = repository.describe(name.location, on_progress)
     config = _config(card.config, name.shown)
     kind = name.kind or kind_of(card.config, name.shown)
-    return _Told(card, config, _reading(config, card.preprocessor, name.size, name.shown), _info(name, card, kind))
+    return _ModelSpec(card, config, _reading(config, card.preprocessor, name.size, name.shown), _info(name, card, kind))
 
 
-def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[NetworkInfo, int]:
+def describe(name: ModelId, on_progress: OnProgress = ignore_progress) -> tuple[NetworkInfo, int]:
     """What users are told of a model, and its number of parameters, by its small files alone.
 
     Raises as `load` does before it fetches any weights.
     """
     from transformers import AutoModelForDepthEstimation
 
-    told = _tell(name, on_progress)
+    told = _read_spec(name, on_progress)
     try:
         with torch.device("meta"):  # nothing is computed or kept
             model = AutoModelForDepthEstimation.from_config(told.config)
@@ -409,7 +413,7 @@ def describe(name: HubName, on_progress: OnProgress = ignore_progress) -> tuple[
     return told.info, sum(value.numel() for value in model.parameters())
 
 
-def load(name: HubName, on_progress: OnProgress = ignore_progress, known: NetworkInfo | None = None) -> HubNetwork:
+def load(name: ModelId, on_progress: OnProgress = ignore_progress, known: NetworkInfo | None = None) -> HubNetwork:
     """The network with its published weights, in evaluation mode on the CPU.
 
     `known`: what is known of it, where it has a name of ours. Raises `NetworkError` for what is no depth network,
@@ -417,8 +421,8 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
     """
     from transformers import AutoModelForDepthEstimation
 
-    told = _tell(name, on_progress)
-    folder = repository.fetch_weights(name.source, told.card, on_progress)[0].parent
+    told = _read_spec(name, on_progress)
+    folder = repository.fetch_weights(name.location, told.card, on_progress)[0].parent
     info = replace(known, kind=told.info.kind, source=told.info.source) if known else told.info
     try:
         with _quiet():
@@ -433,8 +437,8 @@ def load(name: HubName, on_progress: OnProgress = ignore_progress, known: Networ
             )
     except Exception as error:  # whatever a stranger's files make the library raise
         raise WeightsError(f"the weights of {name.shown} do not fit its config: {_first_line(error)}") from error
-    blueprint = _blueprint(told.card.config, told.card.preprocessor, name.size)
-    network = _adapter(model)(info, model.eval(), told.reading, blueprint).eval()
+    build_config = _build_config(told.card.config, told.card.preprocessor, name.size)
+    network = _adapter(model)(info, model.eval(), told.reading, build_config).eval()
     _check_complete(network, found, name.shown)
     return network
 
@@ -455,12 +459,12 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def rebuild(blueprint: str, info: NetworkInfo) -> HubNetwork:
-    """The architecture that `HubNetwork.blueprint` describes, with random weights. Raises `NetworkError`."""
+def rebuild(build_config: str, info: NetworkInfo) -> HubNetwork:
+    """The architecture that `HubNetwork.build_config` describes, with random weights. Raises `NetworkError`."""
     from transformers import AutoModelForDepthEstimation
 
     try:
-        given = json.loads(blueprint)
+        given = json.loads(build_config)
         card, preprocessor, size = given["config"], given["preprocessor"], given["size"]
     except (ValueError, KeyError, TypeError) as error:
         raise NetworkError(f"what the file of weights says of {info.name} is damaged; run refine again") from error
@@ -469,21 +473,23 @@ def rebuild(blueprint: str, info: NetworkInfo) -> HubNetwork:
     return _adapter(model)(info, model.eval(), _reading(config, preprocessor, size, info.name), given).eval()
 
 
-def _blueprint(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None, size: int | None) -> dict[str, Any]:
+def _build_config(
+    config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None, size: int | None
+) -> dict[str, Any]:
     """What `rebuild` needs, without what says where somebody keeps their files."""
     kept = {key: value for key, value in config.items() if key not in ("_name_or_path", "auto_map")}
     return {"config": kept, "preprocessor": preprocessor, "size": size}
 
 
-def _info(name: HubName, card: repository.ModelCard, kind: DepthKind) -> NetworkInfo:
-    what = f"{card.config['model_type']} of the Hugging Face Hub" if name.source.repository else "from a folder"
+def _info(name: ModelId, card: repository.ModelCard, kind: DepthKind) -> NetworkInfo:
+    what = f"{card.config['model_type']} of the Hugging Face Hub" if name.location.repository else "from a folder"
     return NetworkInfo(name.pinned(card.revision), kind, card.licence, _page(name, card), what)
 
 
-def _page(name: HubName, card: repository.ModelCard) -> str:
-    if name.source.repository is None:
+def _page(name: ModelId, card: repository.ModelCard) -> str:
+    if name.location.repository is None:
         return "a folder of the user's"
-    return f"https://huggingface.co/{name.source.repository}/tree/{card.revision}"
+    return f"https://huggingface.co/{name.location.repository}/tree/{card.revision}"
 
 
 def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) -> None:
@@ -493,7 +499,7 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         raise WeightsError(f"the weights of {name} do not fit its config ({len(mismatched)} of another shape)")
     if missing:
         # Published files leave out what no picture passes through, as a fusion stage with nothing to fuse.
-        needed = sorted(missing & _that_matter(network.model, network.reading, name))
+        needed = sorted(missing & _parameters_in_use(network.model, network.reading, name))
         if needed:
             raise WeightsError(
                 f"the weights of {name} are incomplete ({len(needed)} missing, {needed[0]} among them): choose another "
@@ -503,7 +509,7 @@ def _check_complete(network: HubNetwork, found: Mapping[str, Any], name: str) ->
         _log.info("%s holds weights that its architecture has no use for: %s", name, found["unexpected_keys"])
 
 
-def _that_matter(model: PreTrainedModel, reading: Reading, name: str) -> set[str]:
+def _parameters_in_use(model: PreTrainedModel, reading: PreprocessSpec, name: str) -> set[str]:
     """Names of the parameters and buffers that depth depends on. Raises `NetworkError`."""
     h, w = (reading.size,) * 2 if reading.square else (reading.multiple * factor for factor in _TINY_HW)
     model.zero_grad(set_to_none=True)

@@ -43,7 +43,7 @@ _RANGE_NOT_SATISFIABLE = 416
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class Unreachable(WeightsError):  # noqa: N818 - named for what it is caught for: the cache may do instead
+class HubUnreachableError(WeightsError):
     """The Hub did not answer, or may not be asked."""
 
 
@@ -104,12 +104,12 @@ def cached(repository: str, commit: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def known_missing(repository: str, commit: str, name: str) -> bool:
+def is_known_absent(repository: str, commit: str, name: str) -> bool:
     """Whether the cache says that the repository has no such file at this commit."""
     return (_folder(repository) / ".no_exist" / commit / name).is_file()
 
 
-def forget(path: Path) -> None:
+def evict(path: Path) -> None:
     """Delete a cached file: the link in its snapshot and what it leads to, as far as that lies in the cache."""
     from huggingface_hub import constants
 
@@ -143,7 +143,7 @@ def _remember(snapshot: Snapshot, revision: str, absent: Sequence[str]) -> None:
 def look_up(repository: str, revision: str, wanted: Sequence[str] = ()) -> Snapshot:
     """Ask the Hub, once, which commit `revision` is and what it holds.
 
-    It is noted in the cache which of the `wanted` files it does not hold. `Unreachable`: there was no answer, and the
+    The cache notes which of the `wanted` files do not exist. `HubUnreachableError`: there was no answer, and the
     cache may do instead; `NetworkError`: there is no such repository or revision; `WeightsError`: access is denied.
     """
     from huggingface_hub import HfApi, constants
@@ -172,7 +172,7 @@ def look_up(repository: str, revision: str, wanted: Sequence[str] = ()) -> Snaps
     except (ValueError, TypeError, LookupError, AttributeError):
         commit, listed, files = "", {}, {}
     if not _COMMIT.fullmatch(commit):
-        raise Unreachable(
+        raise HubUnreachableError(
             f"{repository} could not be looked up: what answered in the Hub's place is not the Hub (a login page of "
             "the network, or a wrong HF_ENDPOINT?), and the cache does not hold the model: connect and try again"
         )
@@ -437,14 +437,14 @@ def _refusal(error: Exception, repository: str, revision: str) -> SfmttrError:
             f"the Hub denies access to {repository}: log in again with `hf auth login`, or correct HF_TOKEN"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return Unreachable(
+        return HubUnreachableError(
             f"HF_HUB_OFFLINE is set and the cache does not hold {repository}: unset it once to download the model"
         )
     if status:
         advice = "try again later" if status in _BUSY else "check the name and HF_ENDPOINT"
-        kind = Unreachable if status in _BUSY else WeightsError
+        kind = HubUnreachableError if status in _BUSY else WeightsError
         return kind(f"the Hub answered {status} for {repository}, and the cache does not hold it: {advice}")
-    return Unreachable(
+    return HubUnreachableError(
         f"the Hub could not be reached ({type(error).__name__}) and the cache does not hold {repository}: "
         "connect and try again"
     )

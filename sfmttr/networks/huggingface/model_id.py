@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfmttr.errors import NetworkError
-from sfmttr.networks.huggingface.repository import ModelSource
+from sfmttr.networks.huggingface.repository import ModelLocation
 from sfmttr.types import DepthKind
 
 _PREFIX = "hf:"
@@ -18,16 +18,16 @@ _OPTION = re.compile(r",\s*(\w+)\s*=\s*([\w-]+)\s*$")
 
 
 @dataclass(frozen=True)
-class HubName:
+class ModelId:
     """A model of the Hub or a folder, and what its own files do not say."""
 
-    source: ModelSource
+    location: ModelLocation
     kind: DepthKind | None = None
     size: int | None = None
     """Instead of the size that its preprocessor asks for."""
 
     @staticmethod
-    def parse(text: str) -> HubName:
+    def parse(text: str) -> ModelId:
         """Raises `NetworkError` for what cannot be a name."""
         rest, given = _split(text)
         unknown = given.keys() - {"kind", "size"}
@@ -39,24 +39,24 @@ class HubName:
         except ValueError:
             kinds = ", ".join(DepthKind)
             raise NetworkError(f"in {text!r}, kind has to be one of {kinds}, and size a number of pixels") from None
-        return HubName(ModelSource.parse(rest), kind, size)
+        return ModelId(ModelLocation.parse(rest), kind, size)
 
     @property
     def shown(self) -> str:
         """For messages: without anything of where a folder lies."""
-        repository = self.source.repository
+        repository = self.location.repository
         return f"{_PREFIX}{repository}" if repository else f"the folder {self._folder.name}"
 
     def pinned(self, revision: str | None) -> str:
         """The name to go by in what is left behind: the same weights, whatever happens to the model meanwhile."""
-        name = self.source.repository or self._folder.name
+        name = self.location.repository or self._folder.name
         options = [f"{key}={value}" for key, value in (("kind", self.kind), ("size", self.size)) if value]
         return ",".join([f"{_PREFIX}{name}" + (f"@{revision[:12]}" if revision else ""), *options])
 
     @property
     def _folder(self) -> Path:
-        assert self.source.folder is not None, "or it has a repository"
-        return self.source.folder.expanduser().resolve()
+        assert self.location.folder is not None, "or it has a repository"
+        return self.location.folder.expanduser().resolve()
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
@@ -73,11 +73,11 @@ def as_file_name(text: str) -> str:
     return re.sub(r"[^\w.=,@-]+", "-", text).strip("-.")
 
 
-def is_hub_name(text: str) -> bool:
+def is_model_id(text: str) -> bool:
     """Whether a network's name asks for a model of the Hub, or for a folder that is there."""
     return text.startswith(_PREFIX) or Path(_split(text)[0]).expanduser().is_dir()
 
 
-def looks_like_hub_name(text: str) -> bool:
+def looks_like_model_id(text: str) -> bool:
     """Whether a name, with its prefix or without, can be that of a model of the Hub: the disk is not asked."""
-    return ModelSource.on_hub(_split(text)[0])
+    return ModelLocation.on_hub(_split(text)[0])

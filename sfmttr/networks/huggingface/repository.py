@@ -42,7 +42,7 @@ _SHOWN = 120
 
 
 @dataclass(frozen=True)
-class ModelSource:
+class ModelLocation:
     """A model on the Hub, or a folder that holds one."""
 
     repository: str | None
@@ -62,21 +62,21 @@ class ModelSource:
             )
 
     @staticmethod
-    def parse(text: str) -> ModelSource:
+    def parse(text: str) -> ModelLocation:
         """Read `ORG/NAME`, `ORG/NAME@REVISION`, or the path of a folder, else raise `NetworkError`.
 
         What looks like `ORG/NAME` is on the Hub, even where a folder has that name: `./ORG/NAME` is the folder.
         """
         repository, at, revision = text.partition("@")
         if _is_repository(repository):
-            return ModelSource(repository, None, revision if at else None)
+            return ModelLocation(repository, None, revision if at else None)
         folder = _folder_at(text)
         if folder is None:
             raise NetworkError(
                 f"{_shown(text)} is neither a model on the Hub nor a folder: "
                 "write ORG/NAME, ORG/NAME@REVISION, or the path of a folder that holds a model"
             )
-        return ModelSource(None, folder)
+        return ModelLocation(None, folder)
 
     @staticmethod
     def on_hub(text: str) -> bool:
@@ -103,7 +103,7 @@ class ModelCard:
     """Full hash of the commit that all was, and the weights will be, read at; None for a folder."""
 
 
-def describe(source: ModelSource, on_progress: OnProgress = ignore_progress) -> ModelCard:
+def describe(source: ModelLocation, on_progress: OnProgress = ignore_progress) -> ModelCard:
     """Read what the model says of itself; of a repository its small files alone are fetched.
 
     `NetworkError`: there is no such model or revision, or it has no configuration. `WeightsError`: its files cannot be
@@ -124,7 +124,9 @@ def describe(source: ModelSource, on_progress: OnProgress = ignore_progress) -> 
     )
 
 
-def fetch_weights(source: ModelSource, card: ModelCard, on_progress: OnProgress = ignore_progress) -> tuple[Path, ...]:
+def fetch_weights(
+    source: ModelLocation, card: ModelCard, on_progress: OnProgress = ignore_progress
+) -> tuple[Path, ...]:
     """Paths of all files of weights, downloaded where they are not in the cache; each one's header fits its size.
 
     `WeightsError` says what is wrong: no safetensors, more than `MOST_WEIGHTS_BYTES`, no access, no connection, a full
@@ -142,7 +144,7 @@ def fetch_weights(source: ModelSource, card: ModelCard, on_progress: OnProgress 
     return paths
 
 
-def here(source: ModelSource) -> bool:
+def is_cached(source: ModelLocation) -> bool:
     """Whether the model is in its folder, or in the cache, so that no connection is needed. Files are not opened."""
     try:
         if source.repository is None:
@@ -195,20 +197,20 @@ def _shown(text: str) -> str:
 # ------------------------------------------------------------------------------------ small files
 
 
-def _texts_of_folder(source: ModelSource) -> dict[str, Path | None]:
+def _texts_of_folder(source: ModelLocation) -> dict[str, Path | None]:
     assert source.folder is not None
     paths = {name: source.folder / name for name in _TEXTS}
     return {name: path if path.is_file() else None for name, path in paths.items()}
 
 
 def _texts_of_repository(
-    source: ModelSource, repository: str, on_progress: OnProgress
+    source: ModelLocation, repository: str, on_progress: OnProgress
 ) -> tuple[dict[str, Path | None], str]:
     """Paths of the small files and the commit. None: there is no such file; a README that cannot be had is left out."""
     revision = source.revision or _MAIN
     try:
         snapshot = download.look_up(repository, revision, _TEXTS)
-    except download.Unreachable:
+    except download.HubUnreachableError:
         commit = download.cached_commit(repository, revision)
         if commit is None or download.cached(repository, commit, _CONFIG) is None:
             raise
@@ -229,11 +231,11 @@ def _texts_of_repository(
 _NO_FILE = download.RemoteFile("", 0, "")
 
 
-def _cached_texts(source: ModelSource, repository: str, commit: str) -> dict[str, Path | None]:
+def _cached_texts(source: ModelLocation, repository: str, commit: str) -> dict[str, Path | None]:
     found: dict[str, Path | None] = {}
     for name in _TEXTS:
         path = download.cached(repository, commit, name)
-        if path is not None or download.known_missing(repository, commit, name):
+        if path is not None or download.is_known_absent(repository, commit, name):
             found[name] = path
     if _PREPROCESSOR not in found:
         raise WeightsError(
@@ -243,7 +245,7 @@ def _cached_texts(source: ModelSource, repository: str, commit: str) -> dict[str
     return found
 
 
-def _json_object(path: Path | None, source: ModelSource) -> dict[str, Any]:
+def _json_object(path: Path | None, source: ModelLocation) -> dict[str, Any]:
     assert path is not None
     try:
         if path.stat().st_size > MOST_TEXT_BYTES:
@@ -258,7 +260,7 @@ def _json_object(path: Path | None, source: ModelSource) -> dict[str, Any]:
     return content
 
 
-def _too_large(name: str, source: ModelSource) -> WeightsError:
+def _too_large(name: str, source: ModelLocation) -> WeightsError:
     return WeightsError(
         f"{name} of {source} is larger than {MOST_TEXT_BYTES / 1e6:.0f} MB, which no model needs: choose another model"
     )
@@ -303,7 +305,7 @@ def _text(value: object) -> str:
 # ---------------------------------------------------------------------------------------- weights
 
 
-def _weights_in_folder(source: ModelSource) -> tuple[Path, ...]:
+def _weights_in_folder(source: ModelLocation) -> tuple[Path, ...]:
     assert source.folder is not None
     try:
         names = {path.name for path in source.folder.iterdir() if path.is_file()}
@@ -316,7 +318,7 @@ def _weights_in_folder(source: ModelSource) -> tuple[Path, ...]:
     return tuple(source.folder / name for name in _shards(source.folder / _INDEX, source, names))
 
 
-def _weights_in_cache(source: ModelSource, commit: str) -> tuple[Path, ...] | None:
+def _weights_in_cache(source: ModelLocation, commit: str) -> tuple[Path, ...] | None:
     """All of them, or None."""
     assert source.repository is not None
     whole = download.cached(source.repository, commit, _WEIGHTS)
@@ -334,7 +336,7 @@ def _weights_in_cache(source: ModelSource, commit: str) -> tuple[Path, ...] | No
     return found if len(found) == len(paths) else None
 
 
-def _download(source: ModelSource, commit: str, on_progress: OnProgress) -> tuple[Path, ...]:
+def _download(source: ModelLocation, commit: str, on_progress: OnProgress) -> tuple[Path, ...]:
     assert source.repository is not None
     snapshot = download.look_up(source.repository, commit)
     if _WEIGHTS in snapshot.names:
@@ -357,7 +359,7 @@ def _download(source: ModelSource, commit: str, on_progress: OnProgress) -> tupl
     return tuple(paths[name] for name in names)
 
 
-def _listed(source: ModelSource, snapshot: download.Snapshot, names: Iterable[str]) -> list[download.RemoteFile]:
+def _listed(source: ModelLocation, snapshot: download.Snapshot, names: Iterable[str]) -> list[download.RemoteFile]:
     try:
         return [snapshot.files[name] for name in names]
     except KeyError as error:
@@ -366,7 +368,7 @@ def _listed(source: ModelSource, snapshot: download.Snapshot, names: Iterable[st
         ) from None
 
 
-def _shards(index: Path, source: ModelSource, there: Iterable[str] | None) -> list[str]:
+def _shards(index: Path, source: ModelLocation, there: Iterable[str] | None) -> list[str]:
     """Names of the files of weights that the index names: plain names of safetensors that are all `there`."""
     weight_map = _json_object(index, source).get("weight_map")
     named = set(weight_map.values()) if isinstance(weight_map, dict) and _all_text(weight_map.values()) else set()
@@ -390,7 +392,7 @@ def _all_text(values: Iterable[object]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _no_safetensors(source: ModelSource, names: Iterable[str]) -> WeightsError:
+def _no_safetensors(source: ModelLocation, names: Iterable[str]) -> WeightsError:
     pickles = sorted(name for name in names if PurePath(name).suffix.lower() in _PICKLES)
     if pickles:
         return WeightsError(
@@ -402,7 +404,7 @@ def _no_safetensors(source: ModelSource, names: Iterable[str]) -> WeightsError:
     )
 
 
-def _check_header(path: Path, source: ModelSource) -> None:
+def _check_header(path: Path, source: ModelLocation) -> None:
     """What the header says must fit the size of the file. One that is damaged is deleted, if it is the cache's."""
     from safetensors import SafetensorError, safe_open
 
@@ -414,7 +416,7 @@ def _check_header(path: Path, source: ModelSource) -> None:
     except SafetensorError as error:
         if source.repository is None:
             raise WeightsError(f"weights file {path} is damaged ({error}): get it again") from error
-        download.forget(path)
+        download.evict(path)
         raise WeightsError(
             f"{path.name} of {source} was damaged in the cache ({error}) and is deleted there: try again to download "
             "it anew, and if that does not help ask its authors"

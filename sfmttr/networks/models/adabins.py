@@ -195,7 +195,7 @@ class AdaBins(DepthNetwork):
     the bottom, unresized. Depth outside of that is continued from its border, and nothing is learnt from points there.
     """
 
-    most_at_once = 1
+    max_batch_size = 1
     mean: Tensor
     deviation: Tensor
 
@@ -211,7 +211,7 @@ class AdaBins(DepthNetwork):
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         """KITTI's pictures as they are; others at their aspect, with about as many pixels as in training."""
         if self._window(hw) is not None:
             return hw
@@ -235,7 +235,7 @@ class AdaBins(DepthNetwork):
         (top, left), (height, width) = window, _CROP_HW
         return image[..., top : top + height, left : left + width]
 
-    def uncrop(self, depth: Tensor, hw: HW) -> Tensor:
+    def pad_to_full(self, depth: Tensor, hw: HW) -> Tensor:
         window = self._window(hw)
         if window is None:
             return depth
@@ -244,10 +244,10 @@ class AdaBins(DepthNetwork):
         margins = (left, hw[1] - width - left, top, hw[0] - height - top)
         return functional.pad(seen, margins, mode="replicate")
 
-    def sees(self, grid: np.ndarray, hw: HW) -> np.ndarray:
+    def valid_region(self, grid: np.ndarray, hw: HW) -> np.ndarray:
         window = self._window(hw)
         if window is None:
-            return super().sees(grid, hw)
+            return super().valid_region(grid, hw)
         xy_px = (np.asarray(grid, np.float64) + 1) / 2 * hw[::-1]
         left_top = np.array(window[::-1])
         return ((xy_px >= left_top) & (xy_px <= left_top + _CROP_HW[::-1])).all(axis=-1)
@@ -271,7 +271,7 @@ class AdaBins(DepthNetwork):
         yield from self.encoder.named_parameters("encoder")
         yield from self.get_submodule(transformer).named_parameters(transformer)
 
-    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         """The authors' file also holds their optimiser, names from several GPUs, and a norm that nothing depends on."""
         (file,) = files
         state = {_current(name.removeprefix("module.")): value for name, value in file.get("model", file).items()}

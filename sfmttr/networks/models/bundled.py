@@ -119,7 +119,7 @@ class Bundled(DepthNetwork):
     """Depth up to scale, at half the working size. `forward` takes multiples of 32."""
 
     preferred_memory_format = torch.channels_last
-    late_cost = 0.5
+    cached_step_cost = 0.5
 
     def __init__(self, info: NetworkInfo) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Bundled(DepthNetwork):
         self.head = nn.Conv2d(_DECODER_WIDTHS[-1], 1, 1)
         nn.init.constant_(self.head.bias, math.log(_TYPICAL_DEPTH))  # type: ignore[arg-type]
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         """About as many pixels as 192 x 640 has, at the image's aspect, sides multiples of 32, at most 1280."""
         long_side, short_side = max(hw), min(hw)
         scale = math.sqrt(_AREA / (long_side * short_side))
@@ -144,14 +144,14 @@ class Bundled(DepthNetwork):
         short_side = _to_multiple(long_side * min(hw) / max(hw))
         return (long_side, short_side) if hw[0] > hw[1] else (short_side, long_side)
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features at 1/2, 1/4 and 1/8: 4 MB a frame of 192 x 640."""
         features = [self.stem((image - 0.45) / 0.25)]
         for stage in self.stages[:_EARLY_STAGES]:
             features.append(stage(features[-1]))
         return tuple(features)
 
-    def log_depth_from_early(self, *features: Tensor) -> Tensor:
+    def log_depth_from_stem(self, *features: Tensor) -> Tensor:
         """The rest of `log_depth`."""
         pyramid = list(features)
         for stage in self.stages[_EARLY_STAGES:]:
@@ -163,13 +163,13 @@ class Bundled(DepthNetwork):
 
     def log_depth(self, image: Tensor) -> Tensor:
         """What is trained: log depth (B, 1, h / 2, w / 2)."""
-        return self.log_depth_from_early(*self.early_features(image))
+        return self.log_depth_from_stem(*self.stem_features(image))
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
-        return self.log_depth_from_early(*features).exp()
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
+        return self.log_depth_from_stem(*features).exp()
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.depth_from_early(*self.early_features(image))
+        return self.forward_from_stem(*self.stem_features(image))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Stages, context, and the decoder's coarse half.
@@ -180,7 +180,7 @@ class Bundled(DepthNetwork):
         fine = ("head.", *(f"ups.{i}." for i in range(_COARSE_BLOCKS, len(_DECODER_WIDTHS))))
         return ((name, value) for name, value in self.named_parameters() if not name.startswith(fine))
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         early = ("stem.", *(f"stages.{i}." for i in range(_EARLY_STAGES)))
         return ((name, value) for name, value in self.named_parameters() if name.startswith(early))
 

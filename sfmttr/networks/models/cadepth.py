@@ -76,7 +76,7 @@ class CADepth(MonodepthNetwork):
     def __init__(self, info: NetworkInfo) -> None:
         super().__init__(info, _Encoder(), _Decoder(_WIDTHS))
 
-    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         return state_of(files, ("encoder", "depth"), CLASSIFIER)
 
 

@@ -88,7 +88,7 @@ class DIFFNet(MonodepthNetwork):
     def __init__(self, info: NetworkInfo) -> None:
         super().__init__(info, HRNet18(), _Decoder())
 
-    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         """Raises `WeightsError` when the two copies of a weight of the decoder differ."""
         state = state_of(files, ("encoder", "depth"), ())
         for place, alias in enumerate(_ORDER):

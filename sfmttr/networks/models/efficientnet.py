@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfmttr.networks.base import recomputed
+from sfmttr.networks.base import checkpointed
 
 _EPSILON = 1e-3
 _STEM_WIDTH = 48
@@ -134,7 +134,7 @@ class EfficientNetB5(nn.Module):
         x = functional.silu(self.bn1(self.conv_stem(x)))
         features = []
         for number, stage in enumerate(self.blocks):
-            x = recomputed(stage, x) if number < self._RECOMPUTED else stage(x)
+            x = checkpointed(stage, x) if number < self._RECOMPUTED else stage(x)
             if number in self._GIVEN:
                 features.append(x)
         return [*features, self.conv_head(x)]

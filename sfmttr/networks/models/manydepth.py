@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfmttr.networks.base import DepthNetwork, in_float32, recomputed
+from sfmttr.networks.base import DepthNetwork, checkpointed, in_float32
 from sfmttr.networks.info import NetworkInfo
-from sfmttr.networks.models.monodepth import CLASSIFIER, UNetDecoder, depth_of, normalised, state_of, working_hw
+from sfmttr.networks.models.monodepth import CLASSIFIER, UNetDecoder, depth_of, input_hw, normalised, state_of
 from sfmttr.networks.models.resnet import COUNTS_18, BasicBlock, ResNet
 from sfmttr.types import HW
 
@@ -78,7 +78,7 @@ class _Encoder(nn.Module):
             arguments = (current, previous, previous_from_current, depths[first : first + _BINS_AT_ONCE])
             # Gradients flow through the matching, which is how a refinement reaches the pose encoder (the authors,
             # who had another loss for that, computed it without).
-            parts.append(recomputed(_costs, *arguments))
+            parts.append(checkpointed(_costs, *arguments))
         cost = torch.cat(parts, dim=1)
         missing = cost == 0
         confidence = (~missing).all(dim=1, keepdim=True).to(cost.dtype)
@@ -163,7 +163,7 @@ class ManyDepth(DepthNetwork):
     Given the same frame twice, it says what one picture says.
     """
 
-    neighbours = (-1,)
+    source_offsets = (-1,)
     depth_range: Tensor
 
     def __init__(self, info: NetworkInfo) -> None:
@@ -175,8 +175,8 @@ class ManyDepth(DepthNetwork):
         self.pose = _PoseDecoder()
         self.register_buffer("depth_range", torch.tensor(list(_DEPTH_RANGE.values())))
 
-    def working_hw(self, hw: HW) -> HW:
-        return working_hw(hw)
+    def input_hw(self, hw: HW) -> HW:
+        return input_hw(hw)
 
     def motion(self, image: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """What the pose network says of the two: axis times angle and translation, (B, 3) each."""
@@ -203,7 +203,7 @@ class ManyDepth(DepthNetwork):
         yield from self.encoder.named_parameters("encoder")
         yield from self.pose_encoder.named_parameters("pose_encoder")
 
-    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         encoder = dict(files[0])
         low, high = (float(encoder.pop(f"{end}_depth_bin", depth)) for end, depth in _DEPTH_RANGE.items())
         skipped = (*_SIZE_CONSTANTS, *_UNUSED, *CLASSIFIER)

@@ -240,7 +240,7 @@ class _Encoder(nn.Module):
         """Features at 1/32."""
         return self.conv2(self.mvit[2](self.mv2[6](self.mvit[1](sixteenth))))
 
-    def early_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    def stem_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Names, below `prefix`, and parameters that `early` uses."""
         late = ("mv2.6.", "mvit.1.", "mvit.2.", "conv2.")
         return ((f"{prefix}.{name}", value) for name, value in self.named_parameters() if not name.startswith(late))
@@ -294,12 +294,12 @@ class Meter(DepthNetwork):
 
     The authors trained in decimetres on KITTI and in centimetres on NYU Depth v2 (their depth augmentation shifts by
     so many "cm/dm", their loss assumes a range of 1000); `forward` converts. Heights and
-    widths of `forward` are multiples of 64, except that 636 is taken too (see `working_hw`).
+    widths of `forward` are multiples of 64, except that 636 is taken too (see `input_hw`).
     """
 
     preferred_memory_format = torch.channels_last  # takes about a fifteenth off a training step
 
-    late_cost = 0.4
+    cached_step_cost = 0.4
 
     mean: Tensor
     deviation: Tensor
@@ -314,7 +314,7 @@ class Meter(DepthNetwork):
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         """Short side 192, long side the multiple of 64 nearest to the image's aspect, at most 1280.
 
         At multiples of 64 every patch folds and every skip connection meets its decoder stage exactly. The one
@@ -330,27 +330,27 @@ class Meter(DepthNetwork):
 
     def raw(self, image: Tensor) -> Tensor:
         """The published network: takes images as it was trained on, gives its own unit, sign not yet ensured."""
-        return self._raw_from_early(*self.encoder.early(image))
+        return self._raw_from_stem(*self.encoder.early(image))
 
-    def _raw_from_early(self, sixteenth: Tensor, eighth: Tensor, quarter: Tensor) -> Tensor:
+    def _raw_from_stem(self, sixteenth: Tensor, eighth: Tensor, quarter: Tensor) -> Tensor:
         return self.decoder(self.encoder.late(sixteenth), sixteenth, eighth, quarter)
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         if self.domain.imagenet_normalised:
             image = (image - self.mean) / self.deviation
         return self.encoder.early(image)
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
-        return positive(self._raw_from_early(*features)) * self.domain.metres_per_unit
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
+        return positive(self._raw_from_stem(*features)) * self.domain.metres_per_unit
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.depth_from_early(*self.early_features(image))
+        return self.forward_from_stem(*self.stem_features(image))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.encoder.named_parameters("encoder")
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.encoder.early_parameters("encoder")
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.encoder.stem_parameters("encoder")
 
 
 def build(info: NetworkInfo, size: str, domain: str) -> Meter:

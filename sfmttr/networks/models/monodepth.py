@@ -64,7 +64,7 @@ def depth_of(disparity: Tensor) -> Tensor:
     return 1.0 / (0.01 + 9.99 * disparity)
 
 
-def working_hw(hw: HW) -> HW:
+def input_hw(hw: HW) -> HW:
     """About as many pixels as 320 x 1024 has, at the image's aspect, sides multiples of 32 from 64 on.
 
     KITTI's pictures come to 320 x 1024, which the published weights were trained at.
@@ -151,8 +151,8 @@ class MonodepthNetwork(DepthNetwork):
         self.encoder = encoder
         self.depth = decoder
 
-    def working_hw(self, hw: HW) -> HW:
-        return working_hw(hw)
+    def input_hw(self, hw: HW) -> HW:
+        return input_hw(hw)
 
     def forward(self, image: Tensor) -> Tensor:
         return depth_of(self.depth(self.encoder(image)))

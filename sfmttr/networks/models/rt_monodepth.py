@@ -56,7 +56,7 @@ class _Encoder(nn.Module):
             x = stage(x)
         return x
 
-    def early_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    def stem_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Names, below `prefix`, and parameters that `early` uses."""
         late = tuple(f"convs.{i}." for i in range(_EARLY_STAGES, len(self.convs)))
         return ((f"{prefix}.{name}", value) for name, value in self.named_parameters() if not name.startswith(late))
@@ -102,7 +102,7 @@ class RtMonoDepthS(DepthNetwork):
     """RT-MonoDepth-S: depth up to scale, at the working size. `forward` takes multiples of 16, from 32 on."""
 
     preferred_memory_format = torch.channels_last  # takes about a fifth off a training step
-    late_cost = 0.55
+    cached_step_cost = 0.55
 
     def __init__(self, info: NetworkInfo) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class RtMonoDepthS(DepthNetwork):
         self.encoder = _Encoder()
         self.depth = _Decoder()
 
-    def working_hw(self, hw: HW) -> HW:
+    def input_hw(self, hw: HW) -> HW:
         """Long side 640, short side the multiple of 32 nearest to the image's aspect (at least 32)."""
         short_side = max(_MULTIPLE, _MULTIPLE * round(_LONG_SIDE * min(hw) / max(hw) / _MULTIPLE))
         return (_LONG_SIDE, short_side) if hw[0] > hw[1] else (short_side, _LONG_SIDE)
@@ -119,24 +119,24 @@ class RtMonoDepthS(DepthNetwork):
         """What the published network gives: the sigmoid's value in (0, 1)."""
         return self.depth(self.encoder.late(self.encoder.early(image)))
 
-    def early_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         return (self.encoder.early(image),)
 
-    def depth_from_early(self, *features: Tensor) -> Tensor:
+    def forward_from_stem(self, *features: Tensor) -> Tensor:
         (early,) = features
         # Monodepth2's range of 0.1 to 100 units.
         return 1.0 / (0.01 + 9.99 * self.depth(self.encoder.late(early)))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.depth_from_early(*self.early_features(image))
+        return self.forward_from_stem(*self.stem_features(image))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.encoder.named_parameters("encoder")
 
-    def early_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.encoder.early_parameters("encoder")
+    def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.encoder.stem_parameters("encoder")
 
-    def state_from_files(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         encoder, depth = files
         state = {f"encoder.{name}": value for name, value in encoder.items() if name not in _SETTINGS}
         return state | {f"depth.{name}": value for name, value in depth.items()}
