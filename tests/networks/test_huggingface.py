@@ -23,7 +23,7 @@ from sfmttr.evaluation.comparison import Column
 from sfmttr.networks import registry
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter
-from sfmttr.networks.huggingface.adapter import Reading
+from sfmttr.networks.huggingface.adapter import PreprocessSpec
 from sfmttr.networks.huggingface.model_id import ModelId, is_model_id
 from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.run import pipeline
@@ -140,7 +140,7 @@ def test_depth_is_that_of_the_library(name: str, folder_of: Callable[[str], str]
 # ------------------------------------------------------------------------------------- what files say
 
 
-def reading(name: str, preprocessor: dict[str, Any] | None, size: int | None = None) -> Reading:
+def reading(name: str, preprocessor: dict[str, Any] | None, size: int | None = None) -> PreprocessSpec:
     tiny = MODELS[name]
     return adapter._reading(adapter._config(tiny.config, name), preprocessor, size, name)
 
@@ -153,9 +153,11 @@ def test_pixels_as_published_in_0_to_255() -> None:
 
 
 def test_without_a_preprocessor_the_architecture_s_own() -> None:
-    assert reading("depth-anything", None) == Reading(518, 14, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert reading("depth-anything", None) == PreprocessSpec(
+        518, 14, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
     assert reading("glpn", None).mean == (0.0,) * 3
-    assert reading("dpt", None) == Reading(384, 32, True, (0.5,) * 3, (0.5,) * 3)
+    assert reading("dpt", None) == PreprocessSpec(384, 32, True, (0.5,) * 3, (0.5,) * 3)
     assert reading("depth-pro", None).size == 128  # four patches of 32
 
 
@@ -171,11 +173,11 @@ def test_without_a_preprocessor_the_architecture_s_own() -> None:
     ],
 )
 def test_working_size(size: int, hw: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert Reading(size, 14, False, (0.5,) * 3, (0.5,) * 3).working_hw(hw) == expected
+    assert PreprocessSpec(size, 14, False, (0.5,) * 3, (0.5,) * 3).input_hw(hw) == expected
 
 
 def test_squares_alone() -> None:
-    assert reading("dpt", {"size": 100}).working_hw((375, 1242)) == (96, 96)
+    assert reading("dpt", {"size": 100}).input_hw((375, 1242)) == (96, 96)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_depth_pro_is_in_metres_by_its_view() -> None:
 
 def test_names(tmp_path: Path) -> None:
     name = ModelId.parse("hf:Intel/dpt-large@abc,kind=metric, size=392")
-    assert (name.source.repository, name.source.revision) == ("Intel/dpt-large", "abc")
+    assert (name.location.repository, name.location.revision) == ("Intel/dpt-large", "abc")
     assert (name.kind, name.size) == (DepthKind.METRIC, 392)
     assert name.pinned("0123456789abcdef") == "hf:Intel/dpt-large@0123456789ab,kind=metric,size=392"
     assert ModelId.parse(name.pinned("0123456789ab")).size == 392
@@ -258,8 +260,8 @@ def test_bad_names_are_one_sentence(text: str) -> None:
 @pytest.mark.parametrize("name", [name for name in networks.names() if name.startswith("depth-anything")])
 def test_shortcuts_are_names_of_models(name: str) -> None:
     known = networks.info(name)
-    model = ModelId.parse(registry._SHORTCUTS[name].model)
-    assert known.source.endswith(str(model.source.repository))
+    model = ModelId.parse(registry._HUB_ALIASES[name].model)
+    assert known.source.endswith(str(model.location.repository))
     assert known.licence.startswith("Apache-2.0" if "small" in name else "CC-BY-NC-4.0")
     assert (known.kind is DepthKind.METRIC) == ("indoor" in name or "outdoor" in name)
 
@@ -281,7 +283,7 @@ def test_a_shortcut_s_parameters_are_the_architecture_s() -> None:
     with torch.device("meta"):
         model = AutoModelForDepthEstimation.from_config(config)
     count = sum(value.numel() for value in model.parameters())
-    assert registry._SHORTCUTS["depth-anything-v2-small"].parameters == count
+    assert registry._HUB_ALIASES["depth-anything-v2-small"].parameters == count
 
 
 # --------------------------------------------------------------------------------------- hostile files
@@ -368,9 +370,9 @@ def test_a_model_of_the_hub_is_pinned(
         assert network.info.licence == "cc0-1.0"
         monkeypatch.setattr(
             registry,
-            "_SHORTCUTS",
+            "_HUB_ALIASES",
             {
-                "ours": registry.Shortcut(
+                "ours": registry.HubAlias(
                     replace(network.info, name="ours", licence="known"), 1, f"hf:someone/depth@{commit}"
                 )
             },
