@@ -57,13 +57,13 @@ class FrameLoss:
 
     def __init__(self, task: RefineTask, images: Tensor) -> None:
         self._config = task.config
-        self._in_inverse_depth = task.network.learns_inverse
+        self._in_inverse_depth = task.network.loss_in_inverse_depth
         self._photometric: PhotometricLoss | None = None
         if task.config.objective is not Objective.SFM:
             if task.views is None:
                 raise ValueError(f"objective {task.config.objective} needs views")
             hw = (images.shape[-2], images.shape[-1])
-            valid_mask = task.network.sees(grid_from_pixels(pixel_centers(hw), hw), hw).reshape(hw)
+            valid_mask = task.network.valid_region(grid_from_pixels(pixel_centers(hw), hw), hw).reshape(hw)
             self._photometric = PhotometricLoss(images, task.views, task.config.photometric, valid_mask)
 
     def supervised_frames(self, targets: Iterable[FrameTargets]) -> list[FrameTargets]:
