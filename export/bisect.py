@@ -23,7 +23,7 @@ _DIFFERS = 1e-3
 
 
 @torch.inference_mode()
-def first_difference(network: DepthNetwork, image: Tensor, opset: int) -> str:
+def locate_mismatch(network: DepthNetwork, image: Tensor, opset: int) -> str:
     """One sentence on the first module, in the order in which they end, whose output in onnxruntime is not torch's.
 
     `image` is (1, 3 + 3 K, h, w) in [0, 1], with its K neighbours. Empty when nothing can be said.

@@ -9,5 +9,5 @@ class ExportError(SfmttrError):
     """The run cannot be exported."""
 
 
-class UnfaithfulExportError(ExportError):
+class ParityError(ExportError):
     """The exported file does not give what the network gives. The message says what differed, where, by how much."""

@@ -34,11 +34,11 @@ from sfmttr.sfm import reconstruction
 from sfmttr.types import HW, DepthKind, OnProgress, Progress, ignore_progress
 
 from . import bisect, parity, spec, to_onnx
-from .errors import UnfaithfulExportError
-from .fp16 import to_half
+from .errors import ParityError
+from .fp16 import to_fp16
 from .kit.builder import build_kit
 from .latency import Latency, measure
-from .passes.cpu import quick_on_cpu
+from .passes.cpu import optimize_for_cpu
 from .quantization.quantizer import Int8Quantizer, LayerError
 from .report import Attempt, ExportReport, FileReport, HeldOutReport
 from .runtime import OnnxDepth, Provider
@@ -96,7 +96,7 @@ def export_run(
 ) -> ExportReport:
     """Export the refined network of the run folder `run` into the folder `out` (None: `export/` in the run folder).
 
-    Every file is checked before it gets its name. Raises subclasses of `SfmttrError`, `UnfaithfulExportError` among
+    Every file is checked before it gets its name. Raises subclasses of `SfmttrError`, `ParityError` among
     them; what was in `out` before is then still there.
     """
     config = config or ExportConfig()
@@ -178,11 +178,13 @@ class _Export:
         self._tell("torch")
         exact = self._judge(self._exact)
         graph = to_onnx.image_graph(self._network, self._working_hw, self._scale, self._config.opset)
-        fp32 = self._checked(Variant.FP32, quick_on_cpu(graph), exact)  # what the others are judged by, wanted or not
+        fp32 = self._checked(
+            Variant.FP32, optimize_for_cpu(graph), exact
+        )  # what the others are judged by, wanted or not
         files = {Variant.FP32: fp32}
         if Variant.FP16 in self._config.variants:
             self._tell(Variant.FP16)
-            files[Variant.FP16] = self._checked(Variant.FP16, to_half(graph), fp32.held_out)
+            files[Variant.FP16] = self._checked(Variant.FP16, to_fp16(graph), fp32.held_out)
         if Variant.INT8 in self._config.variants:
             self._tell(Variant.INT8)
             files[Variant.INT8] = self._int8(graph, fp32.held_out)
@@ -235,7 +237,7 @@ class _Export:
         """Write a file and compare it; raise when it is not as good as it has to be."""
         self._write(variant, graph)
         report = self._compared(variant, reference)
-        problem = _complaint(variant, report)
+        problem = _violation(variant, report)
         if problem:
             raise self._refusal(self._path(variant).name, problem)
         return report
@@ -246,7 +248,7 @@ class _Export:
         try:
             cases = parity.check_image_graph(predictor, self._exact, self._run.frames)
             errors = self._judge(predictor)
-        except (UnfaithfulExportError, NetworkError) as error:
+        except (ParityError, NetworkError) as error:
             raise self._refusal(self._path(variant).name, str(error)) from error
         change = None if errors is None or reference is None else errors.abs_rel / reference.abs_rel - 1
         return replace(self._described(self._path(variant), cases), held_out=errors, abs_rel_change=change)
@@ -264,10 +266,10 @@ class _Export:
             if count and not ranking:
                 ranking = quantizer.layer_errors()
             kept = tuple(error.layer for error in ranking[:count])
-            self._write(Variant.INT8, quantizer.quantised(kept))
+            self._write(Variant.INT8, quantizer.quantized(kept))
             report = self._compared(Variant.INT8, reference)
             attempts.append(Attempt(kept, report.abs_rel_change))
-            problem = _complaint(Variant.INT8, report)
+            problem = _violation(Variant.INT8, report)
             if not problem:
                 break
         if problem:
@@ -283,21 +285,21 @@ class _Export:
         providers = PROVIDERS[self._config.device]
         try:
             cases = parity.check_core_graph(path, self._network, sizes, self._scale, self._run.frames, providers)
-        except UnfaithfulExportError as error:
+        except ParityError as error:
             raise self._refusal(path.name, str(error)) from error
-        problem = parity.complaint(cases, spec.TOLERANCES[Variant.FP32])
+        problem = parity.violation(cases, spec.TOLERANCES[Variant.FP32])
         if problem:
             raise self._refusal(path.name, problem)
         return self._described(path, cases)
 
-    def _refusal(self, name: str, problem: str) -> UnfaithfulExportError:
+    def _refusal(self, name: str, problem: str) -> ParityError:
         """The error for a file that is not good enough: what is wrong, where, and what to do."""
         if name in (spec.file_name(Variant.FP16), spec.file_name(Variant.INT8)):
-            return UnfaithfulExportError(f"{name} is refused: {problem}.", cli_hint="Leave it out with --variants.")
+            return ParityError(f"{name} is refused: {problem}.", cli_hint="Leave it out with --variants.")
         pictures = self._pictures(len(self._run.frames) // 2).values()
         image = torch.cat([self._network.prepare(rgb, self._working_hw) for rgb in pictures], dim=1)
-        place = bisect.first_difference(self._network, image, self._config.opset)
-        return UnfaithfulExportError(f"{name} is refused: {problem}. {place}".rstrip())
+        place = bisect.locate_mismatch(self._network, image, self._config.opset)
+        return ParityError(f"{name} is refused: {problem}. {place}".rstrip())
 
     # ------------------------------------------------------------------------------------ rest
 
@@ -396,10 +398,10 @@ def _metres_per_unit(known: KnownDepth, run: FinishedRun, predictor: TorchPredic
     return known.metres / float(depth[known.row, known.column])
 
 
-def _complaint(variant: Variant, report: FileReport) -> str:
+def _violation(variant: Variant, report: FileReport) -> str:
     """What keeps a file from being shipped; empty when nothing does."""
     tolerance = spec.TOLERANCES[variant]
-    problem = parity.complaint(report.parity, tolerance)
+    problem = parity.violation(report.parity, tolerance)
     change = report.abs_rel_change
     # fp32 has to be the same as torch; fewer bits are also welcome to be better by chance
     worse = change is not None and (abs(change) if variant is Variant.FP32 else change) > tolerance.abs_rel_increase

@@ -13,7 +13,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from .to_onnx import in_network
 
 
-def to_half(model: ModelProto) -> ModelProto:
+def to_fp16(model: ModelProto) -> ModelProto:
     """An image graph with weights and arithmetic of the network as half floats; pictures and depth stay as they are.
 
     The network is cut out, converted, and put back: a converter that is told to leave some nodes alone still rounds

@@ -12,13 +12,13 @@ Feed = Mapping[str, np.ndarray]
 """What goes in, by the input's name, with an axis for the batch."""
 
 
-def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def make_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: what else it says concerns its own choices
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def ending_at(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+def extract_subgraph(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """`model` that gives the values `names`, and computes no more than these take."""
     result = onnx.ModelProto()
     result.CopyFrom(model)

@@ -14,7 +14,7 @@ from PIL import Image
 from sfmttr.networks.base import DepthNetwork, DepthPredictor, source_frames
 from sfmttr.types import HW, FrameSet
 
-from .errors import ExportError, UnfaithfulExportError
+from .errors import ExportError, ParityError
 from .runtime import ModelError, OnnxDepth, Provider
 from .spec import Tolerance, input_names
 from .to_onnx import TRACED_CORE_BATCH, TRACED_IMAGE_HW, CoreGraph
@@ -61,7 +61,7 @@ def image_sizes(hw: HW) -> tuple[HW, ...]:
 def check_image_graph(predictor: OnnxDepth, exact: DepthPredictor, frames: FrameSet) -> tuple[ParityCase, ...]:
     """Compare `predictor` with `exact`, which is in the same unit, at every size of `image_sizes`.
 
-    Raises `UnfaithfulExportError` when it fails, or gives depth of another size or that is not finite.
+    Raises `ParityError` when it fails, or gives depth of another size or that is not finite.
     """
     cases = []
     for size, frame in zip(*_spread(image_sizes(frames.hw), frames), strict=True):
@@ -70,7 +70,7 @@ def check_image_graph(predictor: OnnxDepth, exact: DepthPredictor, frames: Frame
         try:
             depth = predictor.predict(rgb, *beside)
         except ModelError as error:
-            raise UnfaithfulExportError(_says(str(error))) from error
+            raise ParityError(_says(str(error))) from error
         cases.append(_case(depth, exact.predict(rgb, *beside), 1, size, frames.names[frame]))
     return tuple(cases)
 
@@ -108,7 +108,7 @@ def check_core_graph(
 ) -> tuple[ParityCase, ...]:
     """Compare the core graph at `path` with `network`, times `scale`, at `sizes` and every batch of `CORE_BATCHES`.
 
-    Raises `UnfaithfulExportError` as `check_image_graph` does.
+    Raises `ParityError` as `check_image_graph` does.
     """
     assert TRACED_CORE_BATCH not in CORE_BATCHES
     session = onnxruntime.InferenceSession(path, providers=list(providers))
@@ -126,12 +126,12 @@ def check_core_graph(
             try:
                 (depth,) = session.run(None, feed)
             except Exception as error:
-                raise UnfaithfulExportError(_says(f"the network failed at batch {batch}, {size}: {error}")) from error
+                raise ParityError(_says(f"the network failed at batch {batch}, {size}: {error}")) from error
             cases.append(_case(np.asarray(depth), exact(*images).numpy(), batch, size, frames.names[frame]))
     return tuple(cases)
 
 
-def complaint(cases: Sequence[ParityCase], tolerance: Tolerance) -> str:
+def violation(cases: Sequence[ParityCase], tolerance: Tolerance) -> str:
     """What is wrong with the worst of `cases`; empty when all are within `tolerance`."""
     worst = max(cases, key=lambda case: case.max_relative)
     if worst.max_relative > tolerance.max_relative:
@@ -156,11 +156,11 @@ def _resized(rgb: np.ndarray, hw: HW) -> np.ndarray:
 def _case(depth: np.ndarray, exact: np.ndarray, batch: int, hw: HW, frame: str) -> ParityCase:
     asked = f"for frame {frame} at {hw[0]} x {hw[1]}, batch {batch}, onnxruntime gives"
     if depth.shape != exact.shape:
-        raise UnfaithfulExportError(f"{asked} depth of shape {depth.shape} and torch {exact.shape}: a size is built in")
+        raise ParityError(f"{asked} depth of shape {depth.shape} and torch {exact.shape}: a size is built in")
     if not np.isfinite(depth).all():
-        raise UnfaithfulExportError(f"{asked} depth that is not finite at {(~np.isfinite(depth)).sum()} pixels")
+        raise ParityError(f"{asked} depth that is not finite at {(~np.isfinite(depth)).sum()} pixels")
     if not (np.isfinite(exact).all() and (exact > 0).all()):
-        raise UnfaithfulExportError(f"{asked} depth, where torch gives none at {(~(exact > 0)).sum()} pixel(s)")
+        raise ParityError(f"{asked} depth, where torch gives none at {(~(exact > 0)).sum()} pixel(s)")
     relative = np.abs(depth.astype(np.float64) - exact) / np.abs(exact)
     where = tuple(int(i) for i in np.unravel_index(relative.argmax(), relative.shape))
     largest, mean = float(relative[where]), float(relative.mean())

@@ -175,7 +175,7 @@ def _export(
     model = program.model_proto
     model.ir_version = spec.IR_VERSION
     _check_free_sizes(model, example, free)
-    return _anonymous(model)
+    return _strip_metadata(model)
 
 
 def _name(module: ImageGraph | CoreGraph) -> str:
@@ -217,7 +217,7 @@ def _check_free_sizes(model: onnx.ModelProto, example: Tensor, free: dict[int, s
 # -------------------------------------------------------------------------------- what is left in
 
 
-def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+def _strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Name nodes by the modules that they came from, and drop all that the exporter noted down: stack traces, paths."""
     _name_nodes(model.graph)
     graph = model.graph

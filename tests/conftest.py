@@ -66,8 +66,8 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="module")
 def exported(exported_once: Exported) -> Iterator[Exported]:
     """The same, and its network is one like any other."""
-    from tests.support.exported import known_again
+    from tests.support.exported import register_again
 
     with pytest.MonkeyPatch.context() as patch:
-        known_again(exported_once, patch)
+        register_again(exported_once, patch)
         yield exported_once

@@ -47,9 +47,9 @@ STATIC = Path(__file__).with_name("static")
 STATIC_SUFFIXES = frozenset((".html", ".css", ".js", ".svg", ".py"))
 CHECK_LIMIT = 1e-3
 """Largest relative difference that the self-check passes fp32 with: four decimals survive other processors' sums."""
-HALF_LIMIT = 2e-2
+FP16_LIMIT = 2e-2
 """For fp16, at least: some hardware also sums in half floats, and a network is a hundred sums deep."""
-CHECK_PLACES = 40_000
+CHECK_PIXELS = 40_000
 """About as many depths of the stored frame are compared: more would only make the kit larger."""
 CAUTION = (
     "Structure-from-motion of this clip was not trusted, and the network was tuned with it all the same: depth may be "
@@ -176,7 +176,7 @@ class _Check:
     @classmethod
     def compute(cls, finished: FinishedRun, export: _Export) -> _Check:
         rgb = finished.frames.read(len(finished.frames) // 2).rgb
-        step = max(1, round((rgb.shape[0] * rgb.shape[1] / CHECK_PLACES) ** 0.5))
+        step = max(1, round((rgb.shape[0] * rgb.shape[1] / CHECK_PIXELS) ** 0.5))
         first = step // 2
         some = (slice(first, None, step),) * 2
         expected = export.network(Variant.FP32).predict(rgb)[some].astype("<f4")
@@ -187,7 +187,7 @@ class _Check:
                 found = np.abs(export.network(name).predict(rgb)[some] - expected) / expected
                 limits[name] += 2.0 * float(found.max())
         if Variant.FP16 in limits:
-            limits[Variant.FP16] = max(limits[Variant.FP16], HALF_LIMIT)
+            limits[Variant.FP16] = max(limits[Variant.FP16], FP16_LIMIT)
         frame, depth = io.BytesIO(), io.BytesIO()
         Image.fromarray(rgb).save(frame, "PNG", compress_level=9)
         np.lib.format.write_array(depth, np.ascontiguousarray(expected), (1, 0), allow_pickle=False)

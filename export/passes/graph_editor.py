@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 
-class Rewriter:
+class GraphEditor:
     """A copy of a model, whose nodes can be exchanged for others. Constants that nothing reads any more are dropped."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -24,28 +24,28 @@ class Rewriter:
         self._index()
 
     def _index(self) -> None:
-        self._makers = {name: node for node in self._nodes for name in node.output}
-        self._readers: dict[str, list[NodeProto]] = {}
+        self._producers = {name: node for node in self._nodes for name in node.output}
+        self._consumers: dict[str, list[NodeProto]] = {}
         for node in self._nodes:
             for name in filter(None, node.input):
-                self._readers.setdefault(name, []).append(node)
+                self._consumers.setdefault(name, []).append(node)
 
     def __iter__(self) -> Iterator[NodeProto]:
         """The nodes as they are now; they may be exchanged meanwhile."""
         return iter(tuple(self._nodes))
 
-    def maker(self, name: str) -> NodeProto | None:
+    def producer(self, name: str) -> NodeProto | None:
         """The node whose output is called `name`; None for what goes in, and for constants."""
-        return self._makers.get(name)
+        return self._producers.get(name)
 
-    def readers(self, name: str) -> list[NodeProto]:
+    def consumers(self, name: str) -> list[NodeProto]:
         """The nodes that take `name`, once for every time that they do."""
-        return self._readers.get(name, [])
+        return self._consumers.get(name, [])
 
-    def only_reader(self, node: NodeProto) -> NodeProto | None:
+    def sole_consumer(self, node: NodeProto) -> NodeProto | None:
         """The one node that reads what `node` gives; None where there are others, or it comes out of the graph."""
         (output, *more) = node.output
-        readers = self.readers(output)
+        readers = self.consumers(output)
         return readers[0] if len(readers) == 1 and not more and output not in self._ends else None
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -54,11 +54,11 @@ class Rewriter:
 
     def add_constant(self, name: str, value: np.ndarray | np.generic) -> str:
         """A new constant, whose name is `name` or like it."""
-        name = self.unused(name)
+        name = self.unique_name(name)
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
-    def unused(self, name: str) -> str:
+    def unique_name(self, name: str) -> str:
         """`name`, or that with a number where it is taken; taken from now on."""
         free, number = name, 1
         while free in self._names:
@@ -67,7 +67,7 @@ class Rewriter:
         self._names.add(free)
         return free
 
-    def exchange(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
+    def replace(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
         """Put nodes `new` where the last of `old` was. Values that `old` made and others read have to be among theirs.
 
         Raises `ValueError` when they are not.
@@ -78,8 +78,8 @@ class Rewriter:
         before = [node for node in self._nodes[: last + 1] if id(node) not in gone]
         self._nodes = [*before, *new, *self._nodes[last + 1 :]]
         self._index()
-        known = {*self._makers, *self.constants, *(value.name for value in self._model.graph.input)}
-        missing = (set(self._readers) | self._ends) - known
+        known = {*self._producers, *self.constants, *(value.name for value in self._model.graph.input)}
+        missing = (set(self._consumers) | self._ends) - known
         if missing:
             raise ValueError(f"nothing gives {', '.join(sorted(missing))} any more")
 
@@ -89,7 +89,7 @@ class Rewriter:
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del graph.node[:]
         graph.node.extend(nodes)
-        kept = [each for name, each in self.constants.items() if name in self._readers]
+        kept = [each for name, each in self.constants.items() if name in self._consumers]
         kept = [onnx.TensorProto.FromString(each.SerializeToString()) for each in kept]
         del graph.initializer[:]
         graph.initializer.extend(kept)

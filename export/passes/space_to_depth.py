@@ -14,32 +14,32 @@ import onnx
 from onnx import NodeProto, helper
 
 from ..to_onnx import in_network
-from .graph_editor import Rewriter, attributes
-from .patterns import ACTIVATIONS, doubles, keeps_size, pads_one, plain_conv, with_edge
+from .graph_editor import GraphEditor, attributes
+from .patterns import ACTIVATIONS, conv_weight, edge_pad, is_nearest_upsample_2x, one_pixel_padding, preserves_size
 
-LEVELS = 4
-"""Outputs that share what one 8-bit number would be too coarse for: see `in_levels`."""
+SEGMENTS = 4
+"""Outputs that share what one 8-bit number would be too coarse for: see `split_output_range`."""
 _FEW_INPUTS = 4
 _FEW_OUTPUTS = 16
 _TO_PIXELS = "/DepthToSpace"
 
 
-def few_channels_in_squares(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
+def space_to_depth_ends(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
     """`model` with the first layers and the last two, where they are as above, over squares of pixels.
 
     `but` are names of first layers (nodes) that stay as they are.
     """
-    return last_in_squares(first_in_squares(model, but))
+    return space_to_depth_head(space_to_depth_stem(model, but))
 
 
-def first_in_squares(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
+def space_to_depth_stem(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
     """`model` with every convolution of few channels and stride 2 as one of stride 1 over squares.
 
     Only where the picture's size is known to be even, and padded as torch pads it: by half the kernel.
     """
-    rewriter, sizes = Rewriter(model), _sizes(model)
-    for node in rewriter:
-        weight = plain_conv(rewriter, node)
+    editor, sizes = GraphEditor(model), _sizes(model)
+    for node in editor:
+        weight = conv_weight(editor, node)
         if weight is None or node.name in but:
             continue
         if weight.shape[1] > _FEW_INPUTS or weight.shape[2] != weight.shape[3]:
@@ -50,18 +50,18 @@ def first_in_squares(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.
             continue
         if list(given.get("pads", [0] * 4)) != [kernel // 2] * 4:
             continue
-        squares, before, after = _over_squares(weight)
-        name = rewriter.unused(f"{node.input[0]}_squares")
+        squares, before, after = _space_to_depth_weight(weight)
+        name = editor.unique_name(f"{node.input[0]}_squares")
         to_squares = helper.make_node("SpaceToDepth", [node.input[0]], [name], name=f"{node.name}/squares", blocksize=2)
-        constant = rewriter.add_constant(node.input[1], squares)
+        constant = editor.add_constant(node.input[1], squares)
         conv = helper.make_node(
             "Conv", [name, constant, *node.input[2:]], node.output, name=node.name, pads=[before] * 2 + [after] * 2
         )
-        rewriter.exchange([node], [to_squares, conv])
-    return rewriter.model()
+        editor.replace([node], [to_squares, conv])
+    return editor.model()
 
 
-def _over_squares(weight: np.ndarray) -> tuple[np.ndarray, int, int]:
+def _space_to_depth_weight(weight: np.ndarray) -> tuple[np.ndarray, int, int]:
     """(O, C, k, k), k odd, stride 2, padded by k // 2, as (O, 4 C, m, m) of stride 1, and how much that is padded by
     before and after.
 
@@ -104,89 +104,89 @@ class _Tail:
     """How either convolution's input is padded by one pixel: "reflect", "edge", or "" for its own zeros."""
 
 
-def last_in_squares(model: onnx.ModelProto) -> onnx.ModelProto:
+def space_to_depth_head(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with every tail of few channels computed before the size is doubled, which then is a matter of order."""
-    rewriter = Rewriter(model)
-    for node in rewriter:
-        tail = _tail(rewriter, node) if in_network(node) else None
+    editor = GraphEditor(model)
+    for node in editor:
+        tail = _tail(editor, node) if in_network(node) else None
         if tail is not None:
-            rewriter.exchange(tail.nodes, _tail_in_squares(rewriter, tail))
-    return rewriter.model()
+            editor.replace(tail.nodes, _space_to_depth_tail(editor, tail))
+    return editor.model()
 
 
-def is_in_squares(model: onnx.ModelProto, conv_name: str) -> bool:
-    """Whether a convolution is the last of those that `last_in_squares` made."""
+def is_space_to_depth_head(model: onnx.ModelProto, conv_name: str) -> bool:
+    """Whether a convolution is the last of those that `space_to_depth_head` made."""
     return any(node.name == f"{conv_name}{_TO_PIXELS}" for node in model.graph.node)
 
 
-def clip_of(conv_name: str) -> str:
-    """The node that ends the range of a convolution's levels, see `in_levels`."""
+def segment_clip_name(conv_name: str) -> str:
+    """The node that ends the range of a convolution's levels, see `split_output_range`."""
     return f"{conv_name}/Clip"
 
 
-def _tail(rewriter: Rewriter, resize: NodeProto) -> _Tail | None:
+def _tail(editor: GraphEditor, resize: NodeProto) -> _Tail | None:
     """The tail that `resize` begins, if it does."""
-    if not doubles(rewriter, resize):
+    if not is_nearest_upsample_2x(editor, resize):
         return None
     nodes = [resize]
     convs: list[NodeProto] = []
     pads: list[str] = []
     activation = None
-    node = rewriter.only_reader(resize)
+    node = editor.sole_consumer(resize)
     while node is not None and len(convs) < 2:
         nodes.append(node)
         if node.op_type == "Pad" and len(pads) == len(convs):
-            pads.append(pads_one(rewriter, node))
+            pads.append(one_pixel_padding(editor, node))
         elif node.op_type in ACTIVATIONS and len(convs) == 1 and activation is None and len(pads) == 1:
             activation = node
-        elif plain_conv(rewriter, node) is not None:
+        elif conv_weight(editor, node) is not None:
             if len(pads) == len(convs):
                 pads.append("")
             convs.append(node)
         else:
             return None
-        node = rewriter.only_reader(nodes[-1]) if len(convs) < 2 else None
-    if len(convs) < 2 or activation is None or not _can_be_squares(rewriter, convs, pads):
+        node = editor.sole_consumer(nodes[-1]) if len(convs) < 2 else None
+    if len(convs) < 2 or activation is None or not _is_convertible(editor, convs, pads):
         return None
     return _Tail(tuple(nodes), convs[0], activation, convs[1], (pads[0], pads[1]))
 
 
-def _can_be_squares(rewriter: Rewriter, convs: list[NodeProto], pads: list[str]) -> bool:
+def _is_convertible(editor: GraphEditor, convs: list[NodeProto], pads: list[str]) -> bool:
     for conv, pad in zip(convs, pads, strict=True):
-        weight = plain_conv(rewriter, conv)
+        weight = conv_weight(editor, conv)
         assert weight is not None
-        if weight.shape[2:] != (3, 3) or not keeps_size(conv, 0 if pad else 1):
+        if weight.shape[2:] != (3, 3) or not preserves_size(conv, 0 if pad else 1):
             return False
     # The double of a picture is the same reflected or repeated at its edge; what is computed of it is not.
     if pads[0] not in ("", "reflect", "edge") or pads[1] not in ("", "reflect"):
         return False
-    first, last = (plain_conv(rewriter, conv) for conv in convs)
+    first, last = (conv_weight(editor, conv) for conv in convs)
     assert first is not None
     assert last is not None
-    return first.shape[0] <= _FEW_OUTPUTS and 4 * last.shape[0] * LEVELS <= _FEW_OUTPUTS
+    return first.shape[0] <= _FEW_OUTPUTS and 4 * last.shape[0] * SEGMENTS <= _FEW_OUTPUTS
 
 
-def _tail_in_squares(rewriter: Rewriter, tail: _Tail) -> list[NodeProto]:
+def _space_to_depth_tail(editor: GraphEditor, tail: _Tail) -> list[NodeProto]:
     """One pixel of the small picture is a square of the doubled one. Beyond an edge, only the square's near half is
     read, and that is, of a reflected picture, the half of the outermost square that is away from the edge: which has
     the same place in it. So all that was reflected is repeated at the edge here."""
-    first, last = plain_conv(rewriter, tail.first), plain_conv(rewriter, tail.last)
+    first, last = conv_weight(editor, tail.first), conv_weight(editor, tail.last)
     assert first is not None
     assert last is not None
     nodes: list[NodeProto] = []
     value = tail.nodes[0].input[0]
     for conv, weight, pad in (
-        (tail.first, _of_doubled(first), tail.pads[0]),
-        (tail.last, _of_squares(last), tail.pads[1]),
+        (tail.first, _upsampled_weight(first), tail.pads[0]),
+        (tail.last, _blocked_weight(last), tail.pads[1]),
     ):
         if pad:
-            nodes.append(with_edge(rewriter, value, conv))
+            nodes.append(edge_pad(editor, value, conv))
             (value,) = nodes[-1].output
-        constants = [rewriter.add_constant(conv.input[1], weight)]
-        bias = rewriter.constant(conv.input[2]) if len(conv.input) > 2 else None
+        constants = [editor.add_constant(conv.input[1], weight)]
+        bias = editor.constant(conv.input[2]) if len(conv.input) > 2 else None
         if bias is not None:
-            constants.append(rewriter.add_constant(conv.input[2], np.tile(bias, 4)))
-        output = rewriter.unused(f"{conv.output[0]}_of_squares")
+            constants.append(editor.add_constant(conv.input[2], np.tile(bias, 4)))
+        output = editor.unique_name(f"{conv.output[0]}_of_squares")
         pads = [0 if pad else 1] * 4
         nodes.append(helper.make_node("Conv", [value, *constants], [output], name=conv.name, pads=pads))
         value = output
@@ -194,14 +194,14 @@ def _tail_in_squares(rewriter: Rewriter, tail: _Tail) -> list[NodeProto]:
             activation = NodeProto()
             activation.CopyFrom(tail.activation)
             activation.input[0] = value
-            activation.output[0] = value = rewriter.unused(f"{tail.activation.output[0]}_of_squares")
+            activation.output[0] = value = editor.unique_name(f"{tail.activation.output[0]}_of_squares")
             nodes.append(activation)
     name = f"{tail.last.name}{_TO_PIXELS}"
     nodes.append(helper.make_node("DepthToSpace", [value], tail.last.output, name=name, blocksize=2))
     return nodes
 
 
-def _of_doubled(weight: np.ndarray) -> np.ndarray:
+def _upsampled_weight(weight: np.ndarray) -> np.ndarray:
     """(O, I, 3, 3) of a doubled picture as (4 O, I, 3, 3) of the small one; outputs by place in the square."""
     outputs, inputs = weight.shape[:2]
     result = np.zeros((2, 2, outputs, inputs, 3, 3), weight.dtype)
@@ -210,7 +210,7 @@ def _of_doubled(weight: np.ndarray) -> np.ndarray:
     return result.reshape(4 * outputs, inputs, 3, 3)
 
 
-def _of_squares(weight: np.ndarray) -> np.ndarray:
+def _blocked_weight(weight: np.ndarray) -> np.ndarray:
     """(O, I, 3, 3) of a picture as (4 O, 4 I, 3, 3) of its squares; inputs and outputs by place in the square."""
     outputs, inputs = weight.shape[:2]
     result = np.zeros((2, 2, outputs, 2, 2, inputs, 3, 3), weight.dtype)
@@ -223,25 +223,25 @@ def _of_squares(weight: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------- one output channel
 
 
-def one_output_channel_apart(model: onnx.ModelProto) -> onnx.ModelProto:
+def single_output_conv_to_depthwise_sum(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with a group for each input channel where a convolution has one output channel, and then their sum.
 
     onnxruntime computes output channels in blocks of 16, fifteen of which are then for nothing.
     """
-    rewriter = Rewriter(model)
-    for node in rewriter:
-        weight = plain_conv(rewriter, node)
+    editor = GraphEditor(model)
+    for node in editor:
+        weight = conv_weight(editor, node)
         if weight is not None and weight.shape[0] == 1 and weight.shape[1] > 1 and max(weight.shape[2:]) > 1:
-            rewriter.exchange([node], _split(node, weight, rewriter))
-    return rewriter.model()
+            editor.replace([node], _split(node, weight, editor))
+    return editor.model()
 
 
-def _split(node: NodeProto, weight: np.ndarray, rewriter: Rewriter) -> list[NodeProto]:
+def _split(node: NodeProto, weight: np.ndarray, editor: GraphEditor) -> list[NodeProto]:
     """Weights (1, C, h, w) become (C, 1, h, w), with a group for each channel; ones (1, C, 1, 1) add them up."""
     _, channels, *_ = weight.shape
-    each = rewriter.add_constant(node.input[1], weight.transpose(1, 0, 2, 3))
-    ones = rewriter.add_constant(f"{node.name}/ones", np.ones((1, channels, 1, 1), np.float32))
-    apart = rewriter.unused(f"{node.output[0]}_channels")
+    each = editor.add_constant(node.input[1], weight.transpose(1, 0, 2, 3))
+    ones = editor.add_constant(f"{node.name}/ones", np.ones((1, channels, 1, 1), np.float32))
+    apart = editor.unique_name(f"{node.output[0]}_channels")
     given = attributes(node) | {"group": channels}
     return [
         helper.make_node("Conv", [node.input[0], each], [apart], name=node.name, **given),
@@ -252,37 +252,37 @@ def _split(node: NodeProto, weight: np.ndarray, rewriter: Rewriter) -> list[Node
 # ------------------------------------------------------------------------- more than 8 bits of output
 
 
-def in_levels(model: onnx.ModelProto, conv_name: str, low: float, high: float) -> onnx.ModelProto:
-    """`model` with an output between `low` and `high` of a convolution as the sum of `LEVELS` outputs.
+def split_output_range(model: onnx.ModelProto, conv_name: str, low: float, high: float) -> onnx.ModelProto:
+    """`model` with an output between `low` and `high` of a convolution as the sum of `SEGMENTS` outputs.
 
     Each is what the output rises above its own share of the range, no less than nothing and no more than the share. In
-    8 bits, their sum has `LEVELS` times as many steps.
+    8 bits, their sum has `SEGMENTS` times as many steps.
     """
-    rewriter = Rewriter(model)
-    node = next(node for node in rewriter if node.name == conv_name)
-    weight = plain_conv(rewriter, node)
+    editor = GraphEditor(model)
+    node = next(node for node in editor if node.name == conv_name)
+    weight = conv_weight(editor, node)
     assert weight is not None
-    outputs, share = weight.shape[0], (high - low) / LEVELS
+    outputs, share = weight.shape[0], (high - low) / SEGMENTS
     bias = np.zeros(outputs, np.float32)
     if len(node.input) > 2:
-        given = rewriter.constant(node.input[2])
+        given = editor.constant(node.input[2])
         assert given is not None
         bias = given
-    below = low + share * np.arange(LEVELS)
+    below = low + share * np.arange(SEGMENTS)
     biases = (bias[:, None] - below).reshape(-1).astype(np.float32)
-    apart, clipped = rewriter.unused(f"{node.output[0]}_above"), rewriter.unused(f"{node.output[0]}_levels")
+    apart, clipped = editor.unique_name(f"{node.output[0]}_above"), editor.unique_name(f"{node.output[0]}_levels")
     names = (
-        rewriter.add_constant(node.input[1], np.repeat(weight, LEVELS, axis=0)),
-        rewriter.add_constant(f"{node.name}/above", biases),
+        editor.add_constant(node.input[1], np.repeat(weight, SEGMENTS, axis=0)),
+        editor.add_constant(f"{node.name}/above", biases),
     )
-    ends = [rewriter.add_constant(f"{node.name}/{n}", np.float32(v)) for n, v in (("nothing", 0.0), ("share", share))]
-    ones = np.repeat(np.eye(outputs, dtype=np.float32), LEVELS, axis=1)[:, :, None, None]
+    ends = [editor.add_constant(f"{node.name}/{n}", np.float32(v)) for n, v in (("nothing", 0.0), ("share", share))]
+    ones = np.repeat(np.eye(outputs, dtype=np.float32), SEGMENTS, axis=1)[:, :, None, None]
     total = [
-        rewriter.add_constant(f"{node.name}/ones", ones),
-        rewriter.add_constant(f"{node.name}/low", np.full(outputs, low, np.float32)),
+        editor.add_constant(f"{node.name}/ones", ones),
+        editor.add_constant(f"{node.name}/low", np.full(outputs, low, np.float32)),
     ]
     conv = helper.make_node("Conv", [node.input[0], *names], [apart], name=node.name, **attributes(node))
-    clip = helper.make_node("Clip", [apart, *ends], [clipped], name=clip_of(node.name))
+    clip = helper.make_node("Clip", [apart, *ends], [clipped], name=segment_clip_name(node.name))
     sum_of = helper.make_node("Conv", [clipped, *total], node.output, name=f"{node.name}/sum")
-    rewriter.exchange([node], [conv, clip, sum_of])
-    return rewriter.model()
+    editor.replace([node], [conv, clip, sum_of])
+    return editor.model()

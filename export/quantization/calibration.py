@@ -10,8 +10,8 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from ..ort import Feed, ending_at, session_of
-from ..passes.graph_editor import Rewriter, attributes
+from ..ort import Feed, extract_subgraph, make_session
+from ..passes.graph_editor import GraphEditor, attributes
 
 STEPS = 255
 _AT_A_TIME = 64
@@ -23,7 +23,7 @@ _CANDIDATES = 64
 _ROUNDS = 3
 
 
-def measured(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]) -> TensorsData:
+def calibrate(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]) -> TensorsData:
     """The range of each of the values `names` over `feeds`.
 
     What an activation function alone reads counts as that makes it: no steps are spent on where it is flat.
@@ -32,12 +32,12 @@ def measured(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
     functions = _read_through(model, names)
     ranges = {}
     for name, values in samples.items():
-        low, high = least_squares_range(values, functions.get(name, _as_is))
+        low, high = mse_optimal_range(values, functions.get(name, _as_is))
         ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
     return TensorsData(CalibrationMethod.MinMax, ranges)
 
 
-def extremes(model: onnx.ModelProto, node: str, feeds: Sequence[Feed]) -> tuple[float, float]:
+def min_max(model: onnx.ModelProto, node: str, feeds: Sequence[Feed]) -> tuple[float, float]:
     """The smallest and the largest number that the node of this name gives over `feeds`."""
     (name,) = next(each.output for each in model.graph.node if each.name == node)
     values = _samples(model, [name], feeds)[name]
@@ -61,9 +61,7 @@ _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def least_squares_range(
-    values: np.ndarray, function: Callable[[np.ndarray], np.ndarray] = _as_is
-) -> tuple[float, float]:
+def mse_optimal_range(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray] = _as_is) -> tuple[float, float]:
     """Ends (low <= 0 <= high) between which 256 steps give `function` of `values` with the least mean square error."""
     smallest, largest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     if smallest == largest:
@@ -94,7 +92,7 @@ def _samples(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(names), _AT_A_TIME):
         some = names[start : start + _AT_A_TIME]
-        session = session_of(ending_at(model, some))
+        session = make_session(extract_subgraph(model, some))
         for feed in feeds:
             for name, value in zip(some, session.run(list(some), feed), strict=True):
                 flat = value.reshape(-1)
@@ -109,10 +107,10 @@ def _samples(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
 
 def _read_through(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The function that is all that a value is read for, where there is one."""
-    rewriter = Rewriter(model)
+    editor = GraphEditor(model)
     found: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for name in names:
-        kinds = {(node.op_type, float(attributes(node).get("alpha", 1.0))) for node in rewriter.readers(name)}
+        kinds = {(node.op_type, float(attributes(node).get("alpha", 1.0))) for node in editor.consumers(name)}
         if len(kinds) == 1:
             ((kind, alpha),) = kinds
             if kind == "LeakyRelu":

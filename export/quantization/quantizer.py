@@ -19,14 +19,14 @@ import onnxruntime
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from ..ort import Feed, ending_at, session_of
+from ..ort import Feed, extract_subgraph, make_session
 from ..passes import cpu, space_to_depth
-from ..passes.graph_editor import Rewriter
-from ..passes.qdq import elu_input_range, elu_output_range, last_as_product, more_in_eight_bits
+from ..passes.graph_editor import GraphEditor
+from ..passes.qdq import elu_input_range, elu_output_range, extend_qdq_regions, head_conv_to_matmul
 from ..spec import INPUT, OUTPUT
 from ..to_onnx import NETWORK, in_network
-from .calibration import extremes, measured
-from .weight_correction import refitted, with_biases
+from .calibration import calibrate, min_max
+from .weight_correction import correct_weights, ensure_bias
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BETWEEN = frozenset({"Relu", "LeakyRelu", "Clip", "Add", "Concat", "Pad", "Resize", "MaxPool", "AveragePool"})
@@ -61,14 +61,16 @@ class Int8Quantizer:
     def __init__(self, model: onnx.ModelProto, frames: Sequence[Pictures]) -> None:
         """Measure the range of every activation of `model` (an image graph) over `frames`."""
         self._feeds = [_feed(frame) for frame in frames]
-        model = cpu.scales_in_weights(model)
+        model = cpu.fold_affine_into_conv(model)
         small_first = {name for name, size in _first(model).items() if size < _FEW_WEIGHTS}
-        model = space_to_depth.one_output_channel_apart(space_to_depth.few_channels_in_squares(model, small_first))
+        model = space_to_depth.single_output_conv_to_depthwise_sum(
+            space_to_depth.space_to_depth_ends(model, small_first)
+        )
         weighted = _weighted(model)
         last = _last(model.graph, weighted)
-        in_squares = [name for name in last if space_to_depth.is_in_squares(model, name)]
+        in_squares = [name for name in last if space_to_depth.is_space_to_depth_head(model, name)]
         for name in in_squares:
-            model = space_to_depth.in_levels(model, name, *_with_margin(extremes(model, name, self._feeds)))
+            model = space_to_depth.split_output_range(model, name, *_add_margin(min_max(model, name, self._feeds)))
         at_the_ends = {_layer(name) for name in small_first | (last - set(in_squares))}
         self._nodes: dict[str, list[str]] = {}
         for name in weighted:
@@ -80,33 +82,33 @@ class Int8Quantizer:
         flat = {each.name for each in model.graph.initializer if len(each.dims) == 4}
         convs = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in flat]
         self._convs = [node.name for node in convs]
-        self._model = with_biases(model, self._convs)
+        self._model = ensure_bias(model, self._convs)
         self._ranges = self._calibrate()
 
     def _calibrate(self) -> TensorsData:
-        rewriter = Rewriter(self._model)
-        nodes = [node for node in rewriter if node.op_type in _WEIGHTED | _BETWEEN and in_network(node)]
+        editor = GraphEditor(self._model)
+        nodes = [node for node in editor if node.op_type in _WEIGHTED | _BETWEEN and in_network(node)]
         values = dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name)
-        names = [name for name in values if name not in rewriter.constants]
-        ranges = measured(self._model, names, self._feeds)
+        names = [name for name in values if name not in editor.constants]
+        ranges = calibrate(self._model, names, self._feeds)
         for name, data in ranges.items():
             low, high = data.range_value
-            maker = rewriter.maker(name)
+            maker = editor.producer(name)
             if maker is not None and maker.op_type == "Elu":
                 low, high = elu_output_range(high)
-            elif {node.op_type for node in rewriter.readers(name)} == {"Elu"}:
+            elif {node.op_type for node in editor.consumers(name)} == {"Elu"}:
                 low, high = elu_input_range(low, high)
             ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
         return ranges
 
-    def quantised(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
+    def quantized(self, float_layers: Collection[str] = ()) -> onnx.ModelProto:
         """The graph with all `layers` in 8 bits but `float_layers`, and weights that make up for the rounding."""
         chosen = {name for layer in self.layers if layer not in float_layers for name in self._nodes[layer]}
         nodes = [*chosen, *_between(self._model.graph, chosen)]
-        model = refitted(self._model, self._convs, lambda model: self._quantise(model, nodes), self._feeds)
-        return last_as_product(self._quantise(model, nodes))
+        model = correct_weights(self._model, self._convs, lambda model: self._quantize_nodes(model, nodes), self._feeds)
+        return head_conv_to_matmul(self._quantize_nodes(model, nodes))
 
-    def _quantise(self, model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
+    def _quantize_nodes(self, model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         quantizer = QDQQuantizer(
@@ -124,19 +126,19 @@ class Int8Quantizer:
         with _quiet():
             quantizer.quantize_model()
         quantizer.model.topological_sort()
-        return _with_short_names(more_in_eight_bits(quantizer.model.model))
+        return _with_short_names(extend_qdq_regions(quantizer.model.model))
 
     def layer_errors(self) -> tuple[LayerError, ...]:
         """Every layer with what it alone does to the depth of a few of the frames, and what it computes; first those
         that do most for what they compute: keeping them in float costs least time."""
         feeds = self._feeds[:: max(1, len(self._feeds) // _RANKING_FRAMES)]
-        session = session_of(self._model)
+        session = make_session(self._model)
         exact = [np.log(_run(session, feed)) for feed in feeds]
         work = _multiplications(self._model, [name for names in self._nodes.values() for name in names], feeds[0])
         errors = []
         for layer in self.layers:
             nodes = self._nodes[layer]
-            session = session_of(self._quantise(self._model, [*nodes, *_ended(self._model.graph, nodes)]))
+            session = make_session(self._quantize_nodes(self._model, [*nodes, *_ended(self._model.graph, nodes)]))
             each = [np.abs(np.log(_run(session, f)) - e).mean() for f, e in zip(feeds, exact, strict=True)]
             errors.append(LayerError(layer, float(np.mean(each)), sum(work[name] for name in nodes)))
         return tuple(sorted(errors, key=lambda error: -error.mean_log_error / error.multiplications))
@@ -147,7 +149,7 @@ def _multiplications(model: onnx.ModelProto, nodes: Sequence[str], feed: Feed) -
     sizes = {initializer.name: math.prod(initializer.dims) for initializer in model.graph.initializer}
     chosen = [node for node in model.graph.node if node.name in nodes]
     names = [node.output[0] for node in chosen]
-    outputs = session_of(ending_at(model, names)).run(names, dict(feed))
+    outputs = make_session(extract_subgraph(model, names)).run(names, dict(feed))
     channels = [out.shape[1 if "Conv" in node.op_type else -1] for node, out in zip(chosen, outputs, strict=True)]
     return {
         node.name: out.size * sizes[node.input[1]] // count
@@ -187,7 +189,7 @@ def _last(graph: onnx.GraphProto, weighted: Collection[str]) -> set[str]:
     return _nearest(OUTPUT, ((node.name, node.output, node.input) for node in reversed(graph.node)), weighted)
 
 
-def _with_margin(ends: tuple[float, float]) -> tuple[float, float]:
+def _add_margin(ends: tuple[float, float]) -> tuple[float, float]:
     """A range that other frames keep to, too."""
     low, high = ends
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
@@ -230,7 +232,7 @@ def _ended(graph: onnx.GraphProto, layers: Collection[str]) -> list[str]:
     given = {name for node in graph.node if node.name in layers for name in node.output}
     reads = [name for node in graph.node for name in node.input]
     relus = {node.name for node in graph.node if node.op_type == "Relu" and reads.count(node.input[0]) == 1}
-    clips = {space_to_depth.clip_of(layer) for layer in layers}
+    clips = {space_to_depth.segment_clip_name(layer) for layer in layers}
     return [node.name for node in graph.node if node.name in relus | clips and node.input[0] in given]
 
 

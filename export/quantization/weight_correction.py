@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, numpy_helper
 
-from ..ort import Feed, ending_at, session_of
-from ..passes.graph_editor import Rewriter, attributes
-from ..passes.patterns import plain_conv
+from ..ort import Feed, extract_subgraph, make_session
+from ..passes.graph_editor import GraphEditor, attributes
+from ..passes.patterns import conv_weight
 
 _PASSES = 32
 """Layers of larger networks are fitted several at a time."""
@@ -33,37 +33,37 @@ _RIDGE = 1e-5
 """Of the inputs' mean square: keeps weights of what hardly ever varies as they are."""
 
 
-def with_biases(model: onnx.ModelProto, convs: Sequence[str]) -> onnx.ModelProto:
+def ensure_bias(model: onnx.ModelProto, convs: Sequence[str]) -> onnx.ModelProto:
     """`model` with weights and a bias of its own for each of the convolutions `convs` (names of nodes)."""
-    rewriter = Rewriter(model)
-    for node in rewriter:
+    editor = GraphEditor(model)
+    for node in editor:
         if node.name not in convs:
             continue
-        weight = rewriter.constant(node.input[1])
+        weight = editor.constant(node.input[1])
         assert weight is not None
-        bias = rewriter.constant(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
+        bias = editor.constant(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
         if bias is None:
             continue
         other = NodeProto()
         other.CopyFrom(node)
         del other.input[1:]
-        other.input.append(_own(rewriter, node.input[1], weight))
-        other.input.append(_own(rewriter, node.input[2] if len(node.input) > 2 else f"{node.name}/bias", bias))
-        rewriter.exchange([node], [other])
-    return rewriter.model()
+        other.input.append(_own(editor, node.input[1], weight))
+        other.input.append(_own(editor, node.input[2] if len(node.input) > 2 else f"{node.name}/bias", bias))
+        editor.replace([node], [other])
+    return editor.model()
 
 
-def _own(rewriter: Rewriter, name: str, value: np.ndarray) -> str:
-    return name if len(rewriter.readers(name)) == 1 else rewriter.add_constant(name, value)
+def _own(editor: GraphEditor, name: str, value: np.ndarray) -> str:
+    return name if len(editor.consumers(name)) == 1 else editor.add_constant(name, value)
 
 
-def refitted(
+def correct_weights(
     model: onnx.ModelProto,
     convs: Sequence[str],
-    quantised: Callable[[onnx.ModelProto], onnx.ModelProto],
+    quantize: Callable[[onnx.ModelProto], onnx.ModelProto],
     feeds: Sequence[Feed],
 ) -> onnx.ModelProto:
-    """`model` whose `convs`, in `quantised` of it, come as near as they can to what they give in `model` over `feeds`.
+    """`model` whose `convs`, in `quantize` of it, come as near as they can to what they give in `model` over `feeds`.
 
     `convs` are names of convolutions with weights and a bias of their own, in the order in which they are computed:
     those later make up for those earlier.
@@ -75,10 +75,10 @@ def refitted(
     at_a_time = max(1, math.ceil(len(convs) / _PASSES))
     for start in range(0, len(convs), at_a_time):
         some = convs[start : start + at_a_time]
-        rounded = quantised(result)
+        rounded = quantize(result)
         fits = _fits(model, rounded, some)
-        exact = session_of(ending_at(model, [fit.exact.output[0] for fit in fits]))
-        other = session_of(ending_at(rounded, [fit.value for fit in fits]))
+        exact = make_session(extract_subgraph(model, [fit.exact.output[0] for fit in fits]))
+        other = make_session(extract_subgraph(rounded, [fit.value for fit in fits]))
         for feed in feeds:
             outputs = exact.run([fit.exact.output[0] for fit in fits], dict(feed))
             values = other.run([fit.value for fit in fits], dict(feed))
@@ -93,12 +93,12 @@ def _fits(model: onnx.ModelProto, rounded: onnx.ModelProto, convs: Sequence[str]
     exact = {node.name: node for node in model.graph.node}
     others = {node.name: node for node in rounded.graph.node}
     constants = {each.name for each in rounded.graph.initializer}
-    rewriter = Rewriter(model)
+    editor = GraphEditor(model)
     fits = []
     for name in convs:
-        weight = rewriter.constant(exact[name].input[1])
+        weight = editor.constant(exact[name].input[1])
         assert weight is not None
-        whole = plain_conv(rewriter, exact[name]) is not None and math.prod(weight.shape[1:]) <= _MOST_INPUTS
+        whole = conv_weight(editor, exact[name]) is not None and math.prod(weight.shape[1:]) <= _MOST_INPUTS
         rounds = others[name].input[1] not in constants
         fits.append(_Fit(exact[name], others[name], whole, rounds, (weight.shape[-2], weight.shape[-1])))
     return fits

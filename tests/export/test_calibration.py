@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.passes.graph_editor import Rewriter
-from export.passes.qdq import elu_input_range, elu_output_range, last_as_product, more_in_eight_bits
-from export.quantization.calibration import elu, extremes, least_squares_range, measured
-from export.quantization.weight_correction import least_squares, refitted, with_biases
-from tests.support.graphs import kinds, model_of, run
+from export.passes.graph_editor import GraphEditor
+from export.passes.qdq import elu_input_range, elu_output_range, extend_qdq_regions, head_conv_to_matmul
+from export.quantization.calibration import calibrate, elu, min_max, mse_optimal_range
+from export.quantization.weight_correction import correct_weights, ensure_bias, least_squares
+from tests.support.graphs import model_of, op_types, run
 
 RNG = np.random.default_rng(0)
 
@@ -28,14 +28,14 @@ def rounding_error(values: np.ndarray, low: float, high: float) -> float:
 
 def test_what_is_spread_evenly_keeps_its_range() -> None:
     values = RNG.uniform(-2, 3, 100_000)
-    low, high = least_squares_range(values)
+    low, high = mse_optimal_range(values)
     assert low == pytest.approx(-2, abs=0.1)
     assert high == pytest.approx(3, abs=0.1)
 
 
 def test_a_heavy_tail_is_clipped_where_the_error_is_least() -> None:
     values = RNG.standard_t(3, 200_000)
-    low, high = least_squares_range(values)
+    low, high = mse_optimal_range(values)
     assert values.min() < 1.2 * low
     assert values.max() > 1.2 * high
     ends = np.linspace(2, np.abs(values).max(), 200)
@@ -45,14 +45,14 @@ def test_a_heavy_tail_is_clipped_where_the_error_is_least() -> None:
 
 
 def test_ranges_hold_zero() -> None:
-    assert least_squares_range(np.full(10, 4.0))[0] == 0
-    assert least_squares_range(np.full(10, -4.0))[1] == 0
-    assert least_squares_range(np.zeros(10)) == (0, 0)
+    assert mse_optimal_range(np.full(10, 4.0))[0] == 0
+    assert mse_optimal_range(np.full(10, -4.0))[1] == 0
+    assert mse_optimal_range(np.zeros(10)) == (0, 0)
 
 
 def test_no_steps_are_spent_where_a_function_is_flat() -> None:
     values = np.concatenate([RNG.uniform(-60, -20, 50_000), RNG.uniform(-1, 6, 50_000)])
-    low, high = least_squares_range(values, elu)
+    low, high = mse_optimal_range(values, elu)
     assert -8 < low < -2
     assert high == pytest.approx(6, abs=0.2)
 
@@ -79,12 +79,12 @@ def feeds(count: int = 6) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("activation", ["Elu", "LeakyRelu"])
 def test_values_are_measured_for_what_reads_them(activation: str) -> None:
     model, given = layers(activation), feeds(2)
-    ranges = measured(model, ["a", "c", "y"], given)
-    whole = extremes(model, "one", given)
+    ranges = calibrate(model, ["a", "c", "y"], given)
+    whole = min_max(model, "one", given)
     low, high = ranges["a"].range_value
     assert whole[0] < 0.8 * low < 0
     assert 0 < high <= whole[1]
-    assert extremes(model, "two", given)[0] <= ranges["y"].range_value[0]
+    assert min_max(model, "two", given)[0] <= ranges["y"].range_value[0]
 
 
 def test_what_is_not_finite_or_no_float_has_no_part_in_ranges() -> None:
@@ -93,7 +93,7 @@ def test_what_is_not_finite_or_no_float_has_no_part_in_ranges() -> None:
         helper.make_node("Shape", ["x"], ["size"], name="size"),
     ]
     model = model_of(nodes, {"mask": np.array([0, -np.inf, 1], np.float32)}, (2, 3))
-    ranges = measured(model, ["y", "size"], [{"x": np.ones((2, 3), np.float32)}])
+    ranges = calibrate(model, ["y", "size"], [{"x": np.ones((2, 3), np.float32)}])
     assert set(ranges.keys()) == {"y"}
     assert ranges["y"].range_value[0] == 0
     assert ranges["y"].range_value[1] == pytest.approx(2, abs=0.05)
@@ -121,22 +121,22 @@ def test_few_samples_change_the_bias_alone() -> None:
 
 def spoilt(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same with a gain and a shift for each channel between the layers: what rounding might do."""
-    rewriter = Rewriter(model)
-    node = next(node for node in rewriter if node.name == "two")
-    gain = rewriter.add_constant("gain", np.linspace(0.8, 1.3, 6, dtype=np.float32)[:, None, None])
-    shift = rewriter.add_constant("shift", np.linspace(-0.5, 0.9, 6, dtype=np.float32)[:, None, None])
+    editor = GraphEditor(model)
+    node = next(node for node in editor if node.name == "two")
+    gain = editor.add_constant("gain", np.linspace(0.8, 1.3, 6, dtype=np.float32)[:, None, None])
+    shift = editor.add_constant("shift", np.linspace(-0.5, 0.9, 6, dtype=np.float32)[:, None, None])
     other = onnx.NodeProto()
     other.CopyFrom(node)
     other.input[0] = "wrong"
     wrong = [helper.make_node("Mul", ["c", gain], ["louder"]), helper.make_node("Add", ["louder", shift], ["wrong"])]
-    rewriter.exchange([node], [*wrong, other])
-    return rewriter.model()
+    editor.replace([node], [*wrong, other])
+    return editor.model()
 
 
 def test_weights_make_up_for_what_came_before() -> None:
-    model = with_biases(layers(), ["one", "two"])
+    model = ensure_bias(layers(), ["one", "two"])
     assert all(len(node.input) == 3 for node in model.graph.node if node.op_type == "Conv")
-    found = refitted(model, ["one", "two"], spoilt, feeds())
+    found = correct_weights(model, ["one", "two"], spoilt, feeds())
     (other,) = feeds(1)
     exact, before, after = (run(each, other["x"]) for each in (model, spoilt(model), spoilt(found)))
     inside = (slice(None), slice(None), slice(1, -1), slice(2, -2))  # zeros beyond the edge are none of the layer's
@@ -148,21 +148,21 @@ def test_a_layer_by_groups_gets_back_its_mean() -> None:
     """A planted shift of each channel, which its bias takes away."""
     weight = RNG.standard_normal((6, 1, 3, 3)).astype(np.float32)
     node = helper.make_node("Conv", ["x", "w"], ["y"], name="one", group=6, pads=[1] * 4)
-    model = with_biases(model_of([node], {"w": weight}, (1, 6, 20, 20)), ["one"])
+    model = ensure_bias(model_of([node], {"w": weight}, (1, 6, 20, 20)), ["one"])
     shift = np.linspace(-1, 2, 6, dtype=np.float32)
 
     def shifted(given: onnx.ModelProto) -> onnx.ModelProto:
-        rewriter = Rewriter(given)
-        (conv,) = rewriter
+        editor = GraphEditor(given)
+        (conv,) = editor
         other = onnx.NodeProto()
         other.CopyFrom(conv)
-        bias = rewriter.constant(conv.input[2])
+        bias = editor.constant(conv.input[2])
         assert bias is not None
-        other.input[2] = rewriter.add_constant("shifted", bias + shift)
-        rewriter.exchange([conv], [other])
-        return rewriter.model()
+        other.input[2] = editor.add_constant("shifted", bias + shift)
+        editor.replace([conv], [other])
+        return editor.model()
 
-    found = refitted(model, ["one"], shifted, [{"x": RNG.standard_normal((1, 6, 20, 20)).astype(np.float32)}])
+    found = correct_weights(model, ["one"], shifted, [{"x": RNG.standard_normal((1, 6, 20, 20)).astype(np.float32)}])
     x = RNG.standard_normal((1, 6, 20, 20)).astype(np.float32)
     np.testing.assert_allclose(run(shifted(found), x), run(model, x), atol=1e-4)
 
@@ -173,7 +173,7 @@ def test_weights_that_layers_share_become_their_own() -> None:
         helper.make_node("Conv", ["a", "w"], ["y"], name="two", pads=[1] * 4),
     ]
     model = model_of(nodes, {"w": RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)}, (1, 3, 8, 8))
-    apart = with_biases(model, ["one", "two"])
+    apart = ensure_bias(model, ["one", "two"])
     assert len({name for node in apart.graph.node for name in node.input[1:]}) == 4
     x = RNG.standard_normal((1, 3, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(run(apart, x), run(model, x), rtol=1e-5, atol=1e-5)
@@ -207,8 +207,8 @@ NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "n
 )
 def test_pixels_move_as_8_bit_numbers(node: str, given: dict[str, str]) -> None:
     model = between(node, -2, 3, (-2, 3), **given)
-    moved = more_in_eight_bits(model)
-    assert kinds(moved).count("QuantizeLinear") == kinds(moved).count("DequantizeLinear") == 1
+    moved = extend_qdq_regions(model)
+    assert op_types(moved).count("QuantizeLinear") == op_types(moved).count("DequantizeLinear") == 1
     x = RNG.standard_normal((1, 4, 12, 16)).astype(np.float32)
     np.testing.assert_array_equal(run(moved, x), run(model, x))
 
@@ -223,7 +223,7 @@ def test_pixels_move_as_8_bit_numbers(node: str, given: dict[str, str]) -> None:
 )
 def test_what_does_more_than_move_stays(node: str, after: tuple[float, float], given: dict[str, str]) -> None:
     model = between(node, -2, 3, after, **given)
-    assert more_in_eight_bits(model) == model
+    assert extend_qdq_regions(model) == model
 
 
 @pytest.mark.parametrize(("low", "high"), [(-4.0, 3.0), (-5.0, 9.0), (-1.5, 3.2)])
@@ -231,8 +231,8 @@ def test_an_elu_of_tables(low: float, high: float) -> None:
     low, high = elu_input_range(low, high)
     after = elu_output_range(high)
     model = between("Elu", low, high, after)
-    tables = more_in_eight_bits(model)
-    assert "Elu" not in kinds(tables)
+    tables = extend_qdq_regions(model)
+    assert "Elu" not in op_types(tables)
     assert all(not node.domain for node in tables.graph.node)
     x = np.linspace(low - 2, high + 2, 4 * 12 * 16, dtype=np.float32).reshape(1, 4, 12, 16)
     step = (after[1] - after[0]) / 255
@@ -249,20 +249,20 @@ def test_an_elu_without_room_stays() -> None:
         (-4.0, 4.0, elu_output_range(4.0), {"alpha": 0.5}),
     ):
         model = between("Elu", low, high, after, **given)
-        assert more_in_eight_bits(model) == model
+        assert extend_qdq_regions(model) == model
 
 
 def test_one_channel_of_8_bit_numbers_is_a_product() -> None:
     model = between("Identity", -2, 3, (-2, 3))
     weight = RNG.standard_normal((1, 4, 1, 1)).astype(np.float32)
-    rewriter = Rewriter(model)
-    last = list(rewriter)[-1]
+    editor = GraphEditor(model)
+    last = list(editor)[-1]
     read = helper.make_node("DequantizeLinear", list(last.input), ["d2"])
-    head = [rewriter.add_constant("w", weight), rewriter.add_constant("b", np.array([0.5], np.float32))]
-    rewriter.exchange([last], [read, helper.make_node("Conv", ["d2", *head], ["y"], name="network.head/Conv")])
-    model = rewriter.model()
-    product = last_as_product(model)
-    assert "Conv" not in kinds(product)
+    head = [editor.add_constant("w", weight), editor.add_constant("b", np.array([0.5], np.float32))]
+    editor.replace([last], [read, helper.make_node("Conv", ["d2", *head], ["y"], name="network.head/Conv")])
+    model = editor.model()
+    product = head_conv_to_matmul(model)
+    assert "Conv" not in op_types(product)
     x = RNG.standard_normal((1, 4, 12, 16)).astype(np.float32)
     np.testing.assert_allclose(run(product, x), run(model, x), rtol=1e-5, atol=1e-5)
     assert product.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT

@@ -24,8 +24,8 @@ from export import spec, to_onnx
 from export.__main__ import main
 from export.errors import ExportError
 from export.exporter import ExportConfig, KnownDepth, export_run
-from export.fp16 import to_half
-from export.passes.space_to_depth import LEVELS
+from export.fp16 import to_fp16
+from export.passes.space_to_depth import SEGMENTS
 from export.quantization.quantizer import Int8Quantizer
 from export.runtime import OnnxDepth
 from export.spec import Graph, ModelMetadata, Variant
@@ -168,7 +168,7 @@ def test_half_changes_the_network_alone(exported: Exported, run: FinishedRun) ->
     assert set(weights.values()) == {TensorProto.FLOAT16}
     constants = {name for node in outside.values() for name in node.input} & types.keys()
     assert all(types[name] != TensorProto.FLOAT16 for name in constants)
-    assert [node.name for node in to_half(exact).graph.node] == [node.name for node in half.graph.node]
+    assert [node.name for node in to_fp16(exact).graph.node] == [node.name for node in half.graph.node]
 
 
 # --------------------------------------------------------------------------------------- the report
@@ -251,7 +251,7 @@ def test_int8_is_eight_bits_but_for_the_first_layer(exported: Exported, report: 
     assert floats == ["network.encoder.0.weight"]
     (head,) = (node for node in model.graph.node if node.name == "network.head/Conv")
     levels = constants[maker[head.input[1]].input[0]]
-    assert levels.dims[0] == 4 * LEVELS  # the four pixels of a square, in so many parts each
+    assert levels.dims[0] == 4 * SEGMENTS  # the four pixels of a square, in so many parts each
 
 
 def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun) -> None:
@@ -268,25 +268,25 @@ def test_layers_kept_in_float_are_in_float(exported: Exported, run: FinishedRun)
     values = [error.mean_log_error / error.multiplications for error in errors]
     assert values == sorted(values, reverse=True)
     assert values[-1] > 0
-    kept = quantizer.quantised([errors[0].layer])
+    kept = quantizer.quantized([errors[0].layer])
     assert any(item.name.startswith(f"network.{errors[0].layer}.weight") for item in kept.graph.initializer)
     rounded = {node.input[0] for node in kept.graph.node if node.op_type == "QuantizeLinear"}
-    assert len(rounded) < sum(node.op_type == "QuantizeLinear" for node in quantizer.quantised().graph.node)
+    assert len(rounded) < sum(node.op_type == "QuantizeLinear" for node in quantizer.quantized().graph.node)
 
 
 def test_int8_that_is_not_good_enough_keeps_layers_in_float(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts are spoilt; the third is accepted, and the report says what it took."""
-    exact = Int8Quantizer.quantised
+    exact = Int8Quantizer.quantized
     spoilt = {0, 1}
 
-    def quantised(self: Int8Quantizer, float_layers: Any = ()) -> onnx.ModelProto:
+    def quantized(self: Int8Quantizer, float_layers: Any = ()) -> onnx.ModelProto:
         model = exact(self, float_layers)
         if len(float_layers) in spoilt:
             bias = next(item for item in model.graph.initializer if item.name == "network.head/Conv/low")
             bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.3), bias.name))
         return model
 
-    monkeypatch.setattr(Int8Quantizer, "quantised", quantised)
+    monkeypatch.setattr(Int8Quantizer, "quantized", quantized)
     file = export_run(copied, config=ExportConfig(variants=(Variant.INT8,))).variants[Variant.INT8]
     assert [len(attempt.float_layers) for attempt in file.attempts] == [0, 1, 2]
     assert file.attempts[0].abs_rel_change is not None
@@ -342,7 +342,7 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("known", "complaint"),
+    ("known", "violation"),
     [
         (KnownDepth(8, 0, 0, 1.0), "frame 8 of the known depth is not in the run: it has 0 to 7"),
         (KnownDepth(-1, 0, 0, 1.0), "frame -1"),
@@ -351,8 +351,8 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: 
         (KnownDepth(0, 0, 0, float("nan")), "has to be more than 0"),
     ],
 )
-def test_a_known_depth_that_cannot_be_is_refused(copied: Path, known: KnownDepth, complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+def test_a_known_depth_that_cannot_be_is_refused(copied: Path, known: KnownDepth, violation: str) -> None:
+    with pytest.raises(ConfigError, match=violation):
         export_run(copied, config=ExportConfig(known_depth=known))
     assert not (copied / "export").exists()
 
@@ -466,7 +466,7 @@ def _unknown_network(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("spoil", "violation"),
     [
         (_no_report, "is not a finished run: there is no report.json"),
         (_not_refined, "holds no refined network: its clip was not refined. Walk sideways."),
@@ -481,7 +481,7 @@ def _unknown_network(run: Path) -> None:
     ],
 )
 def test_a_run_that_cannot_be_exported_ends_in_one_line(
-    copied: Path, spoil: Callable[[Path], None], complaint: str, capsys: pytest.CaptureFixture[str]
+    copied: Path, spoil: Callable[[Path], None], violation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(copied)
     before = {path.name for path in copied.iterdir()}
@@ -489,7 +489,7 @@ def test_a_run_that_cannot_be_exported_ends_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("export: ")
-    assert complaint in lines[0]
+    assert violation in lines[0]
     assert {path.name for path in copied.iterdir()} == before
 
 
@@ -625,9 +625,9 @@ def test_published_networks_export_faithfully(name: str, tmp_path: Path) -> None
     onnx.helper.set_model_props(graph, metadata)
     to_onnx.save(graph, tmp_path / "image.onnx")
     cases = parity.check_image_graph(OnnxDepth(tmp_path / "image.onnx"), TorchPredictor(network, working_hw), frames)
-    assert parity.complaint(cases, spec.TOLERANCES[Variant.FP32]) == ""
+    assert parity.violation(cases, spec.TOLERANCES[Variant.FP32]) == ""
     traced, sizes = parity.core_sizes(network, hw)
     to_onnx.save(to_onnx.core_graph(network, traced, 1.0, spec.DEFAULT_OPSET), tmp_path / "core.onnx")
     cpu = ("CPUExecutionProvider",)
     cases = parity.check_core_graph(tmp_path / "core.onnx", network, sizes, 1.0, frames, cpu)
-    assert parity.complaint(cases, spec.TOLERANCES[Variant.FP32]) == ""
+    assert parity.violation(cases, spec.TOLERANCES[Variant.FP32]) == ""

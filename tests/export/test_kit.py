@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from export.kit import model_card, ort_web
-from export.kit.builder import CHECK_LIMIT, HALF_LIMIT, KitError, build_kit
+from export.kit.builder import CHECK_LIMIT, FP16_LIMIT, KitError, build_kit
 from export.kit.ort_web import RuntimeFile, WebRuntimeError
 from export.runtime import OnnxDepth
 from sfmttr.errors import RunFolderError, SfmttrError
@@ -146,7 +146,7 @@ def test_limits_of_other_variants_are_what_they_differ_by(kit: Path, content: di
     exact = OnnxDepth(kit / "models" / "depth-fp32.onnx").predict(rgb)
     for name, variant in content["variants"].items():
         found = np.abs(OnnxDepth(kit / variant["model"]["file"]).predict(rgb) / exact - 1).max()
-        assert found < variant["largest_difference"] <= max(CHECK_LIMIT + 2 * found + 1e-6, HALF_LIMIT), name
+        assert found < variant["largest_difference"] <= max(CHECK_LIMIT + 2 * found + 1e-6, FP16_LIMIT), name
         assert variant["largest_difference"] < 0.5, "a check that passes everything"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from export import bisect, parity, spec, to_onnx
-from export.errors import ExportError, UnfaithfulExportError
+from export.errors import ExportError, ParityError
 from export.exporter import ExportConfig, export_run
 from export.kit.builder import build_kit
 from export.runtime import OnnxDepth
@@ -98,7 +98,7 @@ def run_of(exported: Exported, clip: RenderedClip, tmp_path: Path, monkeypatch: 
 def test_an_operator_that_differs_is_refused(run_of: RunOf) -> None:
     run = run_of(OtherOperator)
     before = {path.name for path in run.iterdir()}
-    with pytest.raises(UnfaithfulExportError) as refused:
+    with pytest.raises(ParityError) as refused:
         export_run(run)
     message = str(refused.value)
     assert message.startswith("depth-fp32.onnx is refused: on frame ")
@@ -111,7 +111,7 @@ def test_an_operator_that_differs_is_refused(run_of: RunOf) -> None:
 
 def test_a_size_that_is_built_in_is_refused(run_of: RunOf) -> None:
     run = run_of(SizeBuiltIn)
-    with pytest.raises(UnfaithfulExportError) as refused:
+    with pytest.raises(ParityError) as refused:
         export_run(run, config=ExportConfig(variants=(Variant.FP32,), core=True))
     message = str(refused.value)
     assert message.startswith("depth-core.onnx is refused: for frame ")
@@ -141,7 +141,7 @@ def test_a_file_that_was_there_before_stays(run_of: RunOf) -> None:
     run = run_of(OtherOperator)
     (run / "export").mkdir()
     (run / "export" / "depth-fp32.onnx").write_bytes(b"of yesterday")
-    with pytest.raises(UnfaithfulExportError):
+    with pytest.raises(ParityError):
         export_run(run)
     assert [path.name for path in (run / "export").iterdir()] == ["depth-fp32.onnx"]
     assert (run / "export" / "depth-fp32.onnx").read_bytes() == b"of yesterday"
@@ -220,10 +220,10 @@ def test_a_weight_that_moved_is_seen_at_its_pixel(exported: Exported, tmp_path: 
     for case in cases:
         assert case.max_relative == pytest.approx(np.expm1(0.01), rel=1e-3)
         assert case.onnx_value / case.torch_value - 1 == pytest.approx(case.max_relative)
-    problem = parity.complaint(cases, spec.TOLERANCES[Variant.FP32])
+    problem = parity.violation(cases, spec.TOLERANCES[Variant.FP32])
     assert "1.01% apart" in problem
     assert "0.01% at most are allowed" in problem
-    assert parity.complaint(cases, spec.TOLERANCES[Variant.INT8]) == ""
+    assert parity.violation(cases, spec.TOLERANCES[Variant.INT8]) == ""
 
 
 def test_an_output_of_fixed_size_is_seen(exported: Exported, tmp_path: Path) -> None:
@@ -233,16 +233,14 @@ def test_an_output_of_fixed_size_is_seen(exported: Exported, tmp_path: Path) -> 
         sizes = onnx.numpy_helper.from_array(np.array([1, 1, *to_onnx.TRACED_IMAGE_HW], np.int64), "fixed")
         model.graph.initializer.append(sizes)
 
-    with pytest.raises(
-        UnfaithfulExportError, match=r"depth of shape \(61, 83\) and torch \(150, 200\): a size is built"
-    ):
+    with pytest.raises(ParityError, match=r"depth of shape \(61, 83\) and torch \(150, 200\): a size is built"):
         _cases(_edited(exported, tmp_path / "fixed.onnx", fix), exported)
 
 
 def test_depth_of_nothing_is_seen() -> None:
     """Where both are 0 they differ by 0 / 0, beside which a pixel that is wrong by five times would not count."""
     exact, depth = np.array([[[0.0, 1.0]]], np.float32), np.array([[[0.0, 5.0]]], np.float32)
-    with pytest.raises(UnfaithfulExportError, match="torch gives none at 1 pixel"):
+    with pytest.raises(ParityError, match="torch gives none at 1 pixel"):
         parity._case(depth, exact, 1, (1, 2), "0")
 
 
@@ -251,7 +249,7 @@ def test_depth_that_is_not_finite_is_seen(exported: Exported, tmp_path: Path) ->
         bias = next(item for item in model.graph.initializer if item.name == "network.head.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(1, 200, np.float32), bias.name))
 
-    with pytest.raises(UnfaithfulExportError, match="not finite at 30000 pixels"):
+    with pytest.raises(ParityError, match="not finite at 30000 pixels"):
         _cases(_edited(exported, tmp_path / "spoilt.onnx", spoil), exported)
 
 
@@ -277,7 +275,7 @@ def test_a_network_of_one_size_has_no_core_graph() -> None:
 def test_diagnosis_of_a_faithful_network_blames_no_module() -> None:
     network = TinyNetwork().eval()
     image = network.prepare(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
-    assert bisect.first_difference(network, image, OPSET).startswith("Every module gives what it should")
+    assert bisect.locate_mismatch(network, image, OPSET).startswith("Every module gives what it should")
 
 
 def test_image_graph_is_the_torch_predictor() -> None:

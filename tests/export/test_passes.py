@@ -11,21 +11,21 @@ import pytest
 from onnx import NodeProto, helper
 
 from export.passes.cpu import (
-    elu_of_exp,
-    filtered_before_doubled,
-    one_output_channel_spread,
-    quick_on_cpu,
-    scales_in_weights,
+    decompose_elu,
+    fold_affine_into_conv,
+    fuse_upsample_conv,
+    optimize_for_cpu,
+    single_output_conv_to_conv_transpose,
 )
-from export.passes.graph_editor import Rewriter
+from export.passes.graph_editor import GraphEditor
 from export.passes.space_to_depth import (
-    first_in_squares,
-    in_levels,
-    is_in_squares,
-    last_in_squares,
-    one_output_channel_apart,
+    is_space_to_depth_head,
+    single_output_conv_to_depthwise_sum,
+    space_to_depth_head,
+    space_to_depth_stem,
+    split_output_range,
 )
-from tests.support.graphs import kinds, model_of, run
+from tests.support.graphs import model_of, op_types, run
 
 RNG = np.random.default_rng(0)
 
@@ -49,7 +49,7 @@ def conv_model(outputs: int, inputs: int, kernel: int, *, bias: bool, group: int
 def test_one_output_channel_is_a_sum_over_input_channels(bias: bool) -> None:
     model = conv_model(1, 6, 3, bias=bias)
     before = model.SerializeToString()
-    apart = one_output_channel_apart(model)
+    apart = single_output_conv_to_depthwise_sum(model)
     x = normal(2, 6, 9, 11)
     assert [node.name for node in apart.graph.node] == ["head", "head/sum"]
     np.testing.assert_allclose(run(apart, x), run(model, x), rtol=1e-4, atol=1e-5)
@@ -61,8 +61,8 @@ def test_one_output_channel_is_a_sum_over_input_channels(bias: bool) -> None:
 )
 def test_others_stay_as_they_are(outputs: int, inputs: int, kernel: int, group: int) -> None:
     model = conv_model(outputs, inputs, kernel, bias=True, group=group)
-    assert one_output_channel_apart(model) == model
-    assert quick_on_cpu(model) == model
+    assert single_output_conv_to_depthwise_sum(model) == model
+    assert optimize_for_cpu(model) == model
 
 
 def test_weights_that_two_nodes_share_stay_as_they_are_for_the_other() -> None:
@@ -73,7 +73,7 @@ def test_weights_that_two_nodes_share_stay_as_they_are_for_the_other() -> None:
     ]
     model = model_of(nodes, {"w": normal(1, 4, 3, 3), "two": normal(4, 1, 1, 1)}, (1, 4, 6, 7))
     x = normal(1, 4, 6, 7)
-    for rewrite in (one_output_channel_apart, one_output_channel_spread):
+    for rewrite in (single_output_conv_to_depthwise_sum, single_output_conv_to_conv_transpose):
         np.testing.assert_allclose(run(rewrite(model), x), run(model, x), rtol=1e-4, atol=1e-4)
 
 
@@ -83,8 +83,8 @@ def test_one_output_channel_told_from_where_a_pixel_goes(size: tuple[int, int], 
     pads = [min(pad, side - 1) for pad, side in zip(pads, size * 2, strict=True)]
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="head", pads=pads)
     model = model_of([node], {"w": normal(1, 6, *size), "b": normal(1)}, (2, 6, 9, 11))
-    spread = one_output_channel_spread(model)
-    assert kinds(spread) == ["ConvTranspose"]
+    spread = single_output_conv_to_conv_transpose(model)
+    assert op_types(spread) == ["ConvTranspose"]
     x = normal(2, 6, 9, 11)
     np.testing.assert_allclose(run(spread, x), run(model, x), rtol=1e-4, atol=1e-5)
 
@@ -93,7 +93,7 @@ def test_one_output_channel_told_from_where_a_pixel_goes(size: tuple[int, int], 
 def test_one_output_channel_that_skips_or_lies_outside_stays(given: dict[str, list[int]]) -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], name="head", **given)
     model = model_of([node], {"w": normal(1, 6, 3, 3)}, (2, 6, 9, 11))
-    assert one_output_channel_spread(model) == model
+    assert single_output_conv_to_conv_transpose(model) == model
 
 
 # ----------------------------------------------------------------------------------------- scales
@@ -130,8 +130,8 @@ def normalised(*steps: tuple[str, str, bool], padded: int = 1) -> onnx.ModelProt
 def test_what_scales_and_shifts_is_one_subtraction(steps: list[tuple[str, str, bool]]) -> None:
     """At the edges, too: zeros that a convolution pads with are zeros after it."""
     model = normalised(*steps)
-    quick = scales_in_weights(model)
-    assert kinds(quick) == ["Sub", "Conv"]
+    quick = fold_affine_into_conv(model)
+    assert op_types(quick) == ["Sub", "Conv"]
     x = RNG.uniform(0, 255, (1, 3, 8, 9)).astype(np.float32)
     expected = run(model, x)
     np.testing.assert_allclose(run(quick, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -147,13 +147,13 @@ def test_what_scales_and_shifts_is_one_subtraction(steps: list[tuple[str, str, b
 )
 def test_other_arithmetic_stays(steps: list[tuple[str, str, bool]]) -> None:
     model = normalised(*steps)
-    assert kinds(scales_in_weights(model)) == kinds(model)
+    assert op_types(fold_affine_into_conv(model)) == op_types(model)
 
 
 def test_what_others_read_too_stays() -> None:
     model = normalised(("Div", "white", False), ("Sub", "mean", False))
     model.graph.output.append(helper.make_tensor_value_info("v1", onnx.TensorProto.FLOAT, None))
-    assert kinds(scales_in_weights(model)) == kinds(model)
+    assert op_types(fold_affine_into_conv(model)) == op_types(model)
 
 
 # ---------------------------------------------------------------------------------------- squares
@@ -165,8 +165,8 @@ def test_a_first_layer_over_squares_is_the_same(kernel: int) -> None:
         "Conv", ["x", "w", "b"], ["y"], name="network.stem/Conv", pads=[kernel // 2] * 4, strides=[2, 2]
     )
     model = model_of([node], {"w": normal(8, 3, kernel, kernel), "b": normal(8)}, (1, 3, 12, 18), inside=True)
-    squares = first_in_squares(model)
-    assert kinds(squares)[-2:] == ["SpaceToDepth", "Conv"]
+    squares = space_to_depth_stem(model)
+    assert op_types(squares)[-2:] == ["SpaceToDepth", "Conv"]
     x = normal(1, 3, 12, 18)
     np.testing.assert_allclose(run(squares, x), run(model, x), rtol=1e-4, atol=1e-4)
 
@@ -187,14 +187,14 @@ def test_a_first_layer_that_is_not_like_that_stays(
     attributes = {"pads": [1] * 4, "strides": [2, 2]} | given
     node = helper.make_node("Conv", ["x", "w"], ["y"], name="network.stem/Conv", **attributes)
     model = model_of([node], {"w": normal(8, channels, 3, 3)}, (1, channels, *hw), inside=True)
-    assert first_in_squares(model) == model
+    assert space_to_depth_stem(model) == model
     even = model_of(
         [helper.make_node("Conv", ["x", "w"], ["y"], name="a", pads=[1] * 4, strides=[2, 2])],
         {"w": normal(8, 3, 3, 3)},
         (1, 3, 12, 18),
         inside=True,
     )
-    assert first_in_squares(even, but={"a"}) == even
+    assert space_to_depth_stem(even, but={"a"}) == even
 
 
 def tail(pads: tuple[str, str], activation: str = "Elu", width: int = 6, outputs: int = 1) -> onnx.ModelProto:
@@ -227,11 +227,11 @@ def tail(pads: tuple[str, str], activation: str = "Elu", width: int = 6, outputs
 @pytest.mark.parametrize("pads", [("reflect", "reflect"), ("reflect", ""), ("", "reflect"), ("edge", ""), ("", "")])
 def test_a_tail_over_squares_is_the_same(pads: tuple[str, str], activation: str) -> None:
     model = tail(pads, activation)
-    squares = last_in_squares(model)
-    assert "Resize" not in kinds(squares)
-    assert kinds(squares)[-1] == "DepthToSpace"
-    assert is_in_squares(squares, "network.2/Conv")
-    assert not is_in_squares(squares, "network.1/Conv")
+    squares = space_to_depth_head(model)
+    assert "Resize" not in op_types(squares)
+    assert op_types(squares)[-1] == "DepthToSpace"
+    assert is_space_to_depth_head(squares, "network.2/Conv")
+    assert not is_space_to_depth_head(squares, "network.1/Conv")
     x = normal(1, 4, 5, 7)
     np.testing.assert_allclose(run(squares, x), run(model, x), rtol=1e-4, atol=1e-4)
 
@@ -246,23 +246,23 @@ def test_a_tail_over_squares_is_the_same(pads: tuple[str, str], activation: str)
     ],
 )
 def test_a_tail_that_is_not_like_that_stays(model: onnx.ModelProto) -> None:
-    assert last_in_squares(model) == model
+    assert space_to_depth_head(model) == model
 
 
 def test_a_tail_that_is_read_in_the_middle_stays() -> None:
     model = tail(("reflect", ""))
     model.graph.output.append(helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None))
-    assert last_in_squares(model) == model
+    assert space_to_depth_head(model) == model
 
 
 def test_levels_add_up_to_the_output_within_their_range() -> None:
     model = tail(("reflect", "reflect"))
     x = normal(1, 4, 5, 7)
     exact = run(model, x)
-    inside = in_levels(model, "network.2/Conv", float(exact.min()) - 1, float(exact.max()) + 1)
+    inside = split_output_range(model, "network.2/Conv", float(exact.min()) - 1, float(exact.max()) + 1)
     np.testing.assert_allclose(run(inside, x), exact, rtol=1e-4, atol=1e-4)
     middle = float(np.median(exact))
-    cut = in_levels(model, "network.2/Conv", middle, float(exact.max()))
+    cut = split_output_range(model, "network.2/Conv", middle, float(exact.max()))
     np.testing.assert_allclose(run(cut, x), np.maximum(exact, middle), rtol=1e-4, atol=1e-4)
 
 
@@ -274,15 +274,15 @@ def test_levels_add_up_to_the_output_within_their_range() -> None:
 def test_filtered_before_doubled_is_the_same(pad: str, activation: str) -> None:
     model = tail((pad, ""), activation)
     before = model.SerializeToString()
-    small = filtered_before_doubled(model)
-    assert "Resize" not in kinds(small)
+    small = fuse_upsample_conv(model)
+    assert "Resize" not in op_types(small)
     weights = {each.name: each.dims for each in small.graph.initializer}
     assert [weights[node.input[1]] for node in small.graph.node if node.op_type == "Conv"] == [
         [24, 4, 2, 2],
         [1, 6, 3, 3],
     ]
     # What is done with each value by itself is done before pixels are put in their places.
-    assert (kinds(small).index(activation) < kinds(small).index("ConvTranspose")) == (activation != "Softplus")
+    assert (op_types(small).index(activation) < op_types(small).index("ConvTranspose")) == (activation != "Softplus")
     x = normal(1, 4, 5, 7)
     np.testing.assert_allclose(run(small, x), run(model, x), rtol=1e-4, atol=1e-4)
     assert model.SerializeToString() == before
@@ -308,8 +308,8 @@ def doubled(factor: float = 2.0, kernel: int = 3, group: int = 1, **given: Any) 
 
 def test_filtered_before_doubled_needs_no_more_than_the_two() -> None:
     model, x = doubled(), normal(1, 4, 5, 7)
-    small = filtered_before_doubled(model)
-    assert kinds(small) == ["Conv", "ConvTranspose"]
+    small = fuse_upsample_conv(model)
+    assert op_types(small) == ["Conv", "ConvTranspose"]
     np.testing.assert_allclose(run(small, x), run(model, x), rtol=1e-4, atol=1e-4)
 
 
@@ -317,10 +317,10 @@ def test_filtered_before_doubled_needs_no_more_than_the_two() -> None:
 def test_pixels_are_put_in_place_two_channels_at_a_time(outputs: int, groups: int) -> None:
     """A group of one output channel and four inputs is what onnxruntime-web's WebGPU computes wrongly."""
     model = tail(("reflect", ""), width=outputs)
-    (pixels,) = (node for node in filtered_before_doubled(model).graph.node if node.op_type == "ConvTranspose")
+    (pixels,) = (node for node in fuse_upsample_conv(model).graph.node if node.op_type == "ConvTranspose")
     assert helper.get_attribute_value(next(each for each in pixels.attribute if each.name == "group")) == groups
     x = normal(1, 4, 5, 7)
-    np.testing.assert_allclose(run(filtered_before_doubled(model), x), run(model, x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(fuse_upsample_conv(model), x), run(model, x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -337,13 +337,13 @@ def test_pixels_are_put_in_place_two_channels_at_a_time(outputs: int, groups: in
 )
 def test_what_is_doubled_or_filtered_otherwise_stays(other: dict[str, Any]) -> None:
     model = doubled(**other)
-    assert filtered_before_doubled(model) == model
+    assert fuse_upsample_conv(model) == model
 
 
 def test_what_is_doubled_for_others_too_stays() -> None:
     model = doubled()
     model.graph.output.append(helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, None))
-    assert filtered_before_doubled(model) == model
+    assert fuse_upsample_conv(model) == model
 
 
 # -------------------------------------------------------------------------------------------- ELU
@@ -355,26 +355,26 @@ def elu(**given: float) -> onnx.ModelProto:
 
 def test_elu_of_exp_is_the_same_where_exp_has_no_number_left() -> None:
     x = np.array([-np.inf, -1e30, -90, -1, -1e-6, 0, 2, 100, np.inf], np.float32).reshape(1, 1, 1, 9)
-    quick = elu_of_exp(elu())
-    assert "Elu" not in kinds(quick)
+    quick = decompose_elu(elu())
+    assert "Elu" not in op_types(quick)
     np.testing.assert_allclose(run(quick, x), run(elu(), x), rtol=1e-6, atol=1e-7)
 
 
 def test_another_elu_stays() -> None:
-    assert elu_of_exp(elu(alpha=2.0)) == elu(alpha=2.0)
+    assert decompose_elu(elu(alpha=2.0)) == elu(alpha=2.0)
 
 
 # ------------------------------------------------------------------------------------------- tool
 
 
 def test_a_value_that_is_still_read_cannot_be_taken_away() -> None:
-    rewriter = Rewriter(tail(("reflect", "")))
-    nodes: dict[str, NodeProto] = {node.op_type: node for node in rewriter}
+    editor = GraphEditor(tail(("reflect", "")))
+    nodes: dict[str, NodeProto] = {node.op_type: node for node in editor}
     with pytest.raises(ValueError, match="nothing gives v any more"):
-        rewriter.exchange([nodes["Resize"]], [])
+        editor.replace([nodes["Resize"]], [])
 
 
 def test_names_are_given_once() -> None:
-    rewriter = Rewriter(tail(("", "")))
-    give: Callable[[str], str] = rewriter.unused
+    editor = GraphEditor(tail(("", "")))
+    give: Callable[[str], str] = editor.unique_name
     assert [give("w1"), give("w1"), give("new"), give("new")] == ["w1_2", "w1_3", "new", "new_2"]

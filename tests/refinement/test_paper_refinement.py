@@ -86,7 +86,7 @@ def test_refined_and_exported(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     report = export_run(tmp_path / "run", config=ExportConfig(variants=(Variant.FP32,)))
     exported = report.variants[Variant.FP32]
     assert len({case.hw for case in exported.parity}) >= 3
-    assert parity.complaint(exported.parity, TOLERANCES[Variant.FP32]) == ""
+    assert parity.violation(exported.parity, TOLERANCES[Variant.FP32]) == ""
     predictor = OnnxDepth(tmp_path / "run" / "export" / file_name(Variant.FP32))
     assert predictor.source_offsets == networks.build(name).source_offsets
     inputs = [each.name for each in predictor._session.get_inputs()]
@@ -142,7 +142,7 @@ def test_core_graph_takes_any_size(tmp_path: Path, room_frames) -> None:  # type
         cases = parity.check_core_graph(path, network, sizes[:2], 1.0, room_frames, cpu)
     finally:
         parity.CORE_BATCHES = monkeypatched
-    assert parity.complaint(cases, TOLERANCES[Variant.FP32]) == ""
+    assert parity.violation(cases, TOLERANCES[Variant.FP32]) == ""
     dims = onnxruntime.InferenceSession(path).get_inputs()[0].shape
     assert dims == ["batch", 3, "height", "width"]
 

@@ -55,6 +55,6 @@ def export_tiny(folder: Path, patch: pytest.MonkeyPatch) -> Exported:
     return Exported(folder / "run", folder / "run" / "export")
 
 
-def known_again(exported: Exported, patch: pytest.MonkeyPatch) -> None:
+def register_again(exported: Exported, patch: pytest.MonkeyPatch) -> None:
     """What `export_tiny` made known, for another test."""
     register_tiny(patch, exported.run.parent / "weights")

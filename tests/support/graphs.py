@@ -29,6 +29,6 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(["y"], {model.graph.input[0].name: x})[0])
 
 
-def kinds(model: onnx.ModelProto) -> list[str]:
+def op_types(model: onnx.ModelProto) -> list[str]:
     """The operators, in order."""
     return [node.op_type for node in model.graph.node]
