@@ -184,7 +184,7 @@ class ZeroGpuBackend:
     """`Backend` whose work is done by functions that `gpu` wraps (`spaces.GPU`)."""
 
     device = "cuda"
-    is_here = False
+    is_local = False
 
     def __init__(self, gpu: Callable[..., Any]) -> None:
         self._predict = gpu(duration=predict_duration)(predict_on_gpu)

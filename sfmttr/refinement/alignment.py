@@ -1,7 +1,8 @@
-"""One scale between structure-from-motion and a network: strict RANSAC + WLS model, relaxed inliers (paper, 3.2).
+"""Scale alignment of SfM depth and predictions: strict RANSAC and WLS model, then relaxed inliers.
 
-Networks that give disparity up to scale and shift get one scale and one shift, in inverse depth. All functions take
-flat arrays over the observations of the whole clip: `z` (M,) SfM depth, `d` (M,) predicted depth, or disparity.
+Izquierdo and Civera, CVPR 2023, section 3.2. Networks that predict disparity up to scale and shift get one scale and
+one shift, in inverse depth. All functions take flat arrays over the observations of the whole clip: `z` (M,) SfM depth,
+`d` (M,) predicted depth, or disparity.
 """
 
 from __future__ import annotations
@@ -15,31 +16,29 @@ from sfmttr.errors import AlignmentError
 from sfmttr.networks.inverse_depth import InverseDepth
 
 MIN_OBSERVATIONS = 10
-_TRIALS_AT_ONCE = 20
-"""Trials x observations would not fit into memory for long clips."""
-_PAIRS_A_TRIAL = 5
-"""Two points are both right less often than one is."""
+TRIALS_PER_CHUNK = 20  # trials x observations would not fit into memory for long clips
+PAIRS_PER_TRIAL = 5  # a pair of points is less often free of outliers than a single point
 IRLS_ITERATIONS = 20
-_TUKEY = 4.685
-"""Of Tukey's biweight, in standard deviations: keeps 95 % of what least squares makes of Gaussian noise."""
-_FLOOR_SHARE = 0.5
-"""Inverse depth is guarded below this share of that of the farthest points."""
+TUKEY_CONSTANT = 4.685
+"""Cut-off of Tukey's biweight in standard deviations: 95 % efficiency on Gaussian noise."""
+INVERSE_DEPTH_FLOOR = 0.5
+"""Smallest inverse depth that disparity is converted to, as a share of that of the farthest points."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the clip's SfM depth becomes the network's: `depth_in_network_unit = scale * z`."""
+    """Conversion of the clip's SfM depth to the network's unit: `depth_in_network_unit = scale * z`."""
 
     scale: float
-    """Network units for one SfM unit."""
+    """Network units per SfM unit."""
     strict: np.ndarray
-    """(M,) bool: inliers of the strict model, which the scale comes from."""
+    """(M,) bool: inliers of the strict model, which the scale is estimated from."""
     relaxed: np.ndarray
-    """(M,) bool: what is kept to learn from."""
+    """(M,) bool: inliers of the relaxed model, which are trained on."""
     network_scale: float
-    """The best that scaling alone can do: `network_scale * d` has the least mean |.|/(scale * z) over relaxed rows."""
+    """Factor on predictions that minimizes their mean relative error to `scale * z` over the relaxed inliers."""
     inverse: InverseDepth | None = None
-    """How the network's disparity becomes depth in network units; None where it gives depth."""
+    """Conversion of disparity to depth in network units; None when the network predicts depth."""
 
     @property
     def strict_inlier_ratio(self) -> float:
@@ -53,7 +52,7 @@ class Alignment:
 def strict_inliers(
     z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig, shifts: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """(S, M) bool: which points agree with each of the candidates `d = scale z + shift`, `scales` and `shifts` (S,)."""
+    """Return the inliers (S, M) bool of each candidate model `d = scale z + shift`; `scales` and `shifts` are (S,)."""
     scaled = scales[:, None] * z[None]
     residual = np.abs(scaled + np.reshape(shifts, (-1, 1)) - d[None])
     if config.inlier_test is InlierTest.PAPER:
@@ -64,11 +63,11 @@ def strict_inliers(
 def largest_inlier_set(
     z: np.ndarray, d: np.ndarray, scales: np.ndarray, config: AlignConfig, shifts: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """(M,) bool: the largest of the candidates' sets of strict inliers; none where there are no candidates."""
+    """Return the largest set of strict inliers (M,) bool over all candidates; all False without candidates."""
     shifts = np.broadcast_to(shifts, scales.shape)
     best = np.zeros(len(z), bool)
-    for start in range(0, len(scales), _TRIALS_AT_ONCE):
-        rows = slice(start, start + _TRIALS_AT_ONCE)
+    for start in range(0, len(scales), TRIALS_PER_CHUNK):
+        rows = slice(start, start + TRIALS_PER_CHUNK)
         inliers = strict_inliers(z, d, scales[rows], config, shifts[rows])
         winner = inliers[np.argmax(inliers.sum(axis=1))]
         if winner.sum() > best.sum():
@@ -77,18 +76,19 @@ def largest_inlier_set(
 
 
 def ransac_scale(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> np.ndarray:
-    """(M,) bool: the strict inliers of the best of the one-point trials; none where no point gives a scale."""
+    """Return the strict inliers (M,) bool of the best one-point trial; all False without a positive scale."""
     if config.best_trial is BestTrial.MSAC:
-        return _least_relaxed(z, d, config)
+        return _msac_inliers(z, d, config)
     picks = rng.integers(len(z), size=config.trials)
     scales = d[picks] / z[picks]
     return largest_inlier_set(z, d, scales[scales > 0], config)
 
 
-def _least_relaxed(z: np.ndarray, d: np.ndarray, config: AlignConfig) -> np.ndarray:
-    """(M,) bool: the strict inliers of the trial that has the least relaxed error.
+def _msac_inliers(z: np.ndarray, d: np.ndarray, config: AlignConfig) -> np.ndarray:
+    """Return the strict inliers (M,) bool of the trial with the smallest truncated squared error.
 
-    The trials are points evenly spaced in the order of their scales, rather than drawn: nothing is left to chance.
+    MSAC (Torr and Zisserman, CVIU 2000), with the threshold of the relaxed model. The trials are not drawn: they are
+    points at evenly spaced quantiles of the scale, so the result is deterministic.
     """
     ratio = d / z
     scales = np.quantile(ratio, (np.arange(config.trials) + 0.5) / config.trials, method="nearest")
@@ -100,13 +100,13 @@ def _least_relaxed(z: np.ndarray, d: np.ndarray, config: AlignConfig) -> np.ndar
 
 
 def weighted_least_squares_scale(z: np.ndarray, d: np.ndarray) -> float:
-    """The `s` that minimises `sum (s z - d)^2 / d^2`."""
+    """Return the `s` that minimizes `sum (s z - d)^2 / d^2`."""
     ratio = z / d
     return float(ratio.sum() / (ratio**2).sum())
 
 
 def weighted_median_scale(d: np.ndarray, reference: np.ndarray) -> float:
-    """The `a` that minimises `sum |a d - reference| / reference`: a weighted median of `reference / d`."""
+    """Return the `a` that minimizes `sum |a d - reference| / reference`: a weighted median of `reference / d`."""
     ratio, weight = reference / d, d / reference
     order = np.argsort(ratio)
     cumulative = np.cumsum(weight[order])
@@ -114,11 +114,14 @@ def weighted_median_scale(d: np.ndarray, reference: np.ndarray) -> float:
 
 
 def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> Alignment:
-    """Strict model, then relaxed inliers. Raises `AlignmentError` with too few points, or none that agree."""
+    """Fit the strict model, then collect the relaxed inliers.
+
+    Raises `AlignmentError` when there are too few points, or too few that agree on a scale.
+    """
     z, d = z.astype(np.float64), d.astype(np.float64)
     _check_count(z)
     if not (np.all(z > 0) and np.all(d > 0) and np.all(np.isfinite(d))):
-        raise AlignmentError("The network gave a depth that is not positive; it cannot be aligned.")
+        raise AlignmentError("The network predicted a depth that is not positive; choose another network.")
     strict = ransac_scale(z, d, config, rng)
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale at all; try another network.")
@@ -131,8 +134,10 @@ def align(z: np.ndarray, d: np.ndarray, config: AlignConfig, rng: np.random.Gene
 def relaxed_inliers(
     z: np.ndarray, d: np.ndarray, scale: float, config: AlignConfig, *, in_inverse_depth: bool = False
 ) -> np.ndarray:
-    """(M,) bool: `|scale z - d| / (scale z) < relaxed_tau`; or the same of inverse depths, where `scale z` is over `d`:
-    the relative error of 1 / d is that of d over d itself."""
+    """Return the relaxed inliers (M,) bool: `|scale z - d| / (scale z) < relaxed_tau`.
+
+    With `in_inverse_depth`, the error is that of `1 / d` relative to `1 / (scale z)`, which is `|scale z - d| / d`.
+    """
     return np.abs(scale * z - d) / (d if in_inverse_depth else scale * z) < config.relaxed_tau
 
 
@@ -143,22 +148,23 @@ def _check_count(z: np.ndarray) -> None:
 
 def _check_relaxed(relaxed: np.ndarray) -> None:
     if not relaxed.any():
-        raise AlignmentError("No sparse point is near what the network sees; try another network.")
+        raise AlignmentError("No sparse point is near the predicted depth; try another network.")
 
 
 # --------------------------------------------------------------------- scale and shift in inverse depth
 
 
 def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator) -> Alignment:
-    """Strict model `disparity = a / z + b` by RANSAC over pairs of points, weighted least squares, relaxed inliers.
+    """Fit the strict model `disparity = a / z + b`, then collect the relaxed inliers.
 
-    Errors are judged in inverse depth, relative to it. Depth in network units is `1 / (disparity - b)`, and the scale
-    is `1 / a`. Raises `AlignmentError` with too few points, or when no scale > 0 and shift fit them.
+    RANSAC over pairs of points, then iteratively reweighted least squares. Errors are relative errors of inverse depth.
+    Depth in network units is `1 / (disparity - b)`, and the scale is `1 / a`. Raises `AlignmentError` when there are
+    too few points, or when no scale > 0 and shift fit them.
     """
     z, disparity = z.astype(np.float64), disparity.astype(np.float64)
     _check_count(z)
     if not (np.all(z > 0) and np.all(np.isfinite(disparity))):
-        raise AlignmentError("The network gave a disparity that is not finite; it cannot be aligned.")
+        raise AlignmentError("The network predicted a disparity that is not finite; choose another network.")
     inverse_z = 1.0 / z
     strict = _ransac_line(inverse_z, disparity, config, rng)
     if strict.sum() < MIN_OBSERVATIONS:
@@ -166,15 +172,15 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
     slope, shift = fit_line_irls(inverse_z, disparity, strict)
     farthest = float(np.quantile(inverse_z, 0.01))
     if disparity.min() >= 0 and -shift > slope * farthest:
-        # Such networks end where disparity is 0, and with this shift what is there could never be as far as it is.
+        # With this shift, even disparity 0, the far end of such networks, is nearer than the farthest points.
         strict = ransac_scale(inverse_z, disparity, config, rng)
         slope, shift = fit_line_irls(inverse_z, disparity, strict, through_zero=True)
     if not slope > 0:
-        raise AlignmentError("The network sees as near what the reconstruction has far off; try another network.")
+        raise AlignmentError("The network predicts as near what the reconstruction has as far; try another network.")
     strict = strict_inliers(inverse_z, disparity, np.array([slope]), config, shift)[0]
     if strict.sum() < MIN_OBSERVATIONS:
         raise AlignmentError("The network and the reconstruction agree on no scale and shift; try another network.")
-    inverse = InverseDepth(shift, _FLOOR_SHARE * slope * farthest)
+    inverse = InverseDepth(shift, INVERSE_DEPTH_FLOOR * slope * farthest)
     d, scale = inverse.depth(disparity).astype(np.float64), 1.0 / slope
     relaxed = relaxed_inliers(z, d, scale, config, in_inverse_depth=True)
     _check_relaxed(relaxed)
@@ -184,12 +190,12 @@ def align_disparity(z: np.ndarray, disparity: np.ndarray, config: AlignConfig, r
 def _ransac_line(
     inverse_z: np.ndarray, disparity: np.ndarray, config: AlignConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """(M,) bool: the largest set of strict inliers over trials of two points.
+    """Return the largest set of strict inliers (M,) bool over trials of two points.
 
-    Pairs of about the same depth say nothing of the slope: where points crowd at one depth, a line steep enough makes
-    inliers of that whole crowd, whatever the network says of it.
+    Pairs of about the same depth are skipped, because they do not determine the slope: where many points have about one
+    depth, a steep enough line would make inliers of all of them, whatever their disparity.
     """
-    first, second = rng.integers(len(inverse_z), size=(2, _PAIRS_A_TRIAL * config.trials))
+    first, second = rng.integers(len(inverse_z), size=(2, PAIRS_PER_TRIAL * config.trials))
     run = inverse_z[first] - inverse_z[second]
     low, high = np.quantile(inverse_z, [0.1, 0.9])
     rise = disparity[first] - disparity[second]
@@ -202,16 +208,16 @@ def _ransac_line(
 def fit_line_irls(
     inverse_z: np.ndarray, disparity: np.ndarray, strict: np.ndarray, *, through_zero: bool = False
 ) -> tuple[float, float]:
-    """Slope and shift by least squares of the error relative to inverse depth, over the strict inliers.
+    """Fit slope and shift to the strict inliers by iteratively reweighted least squares; `through_zero` fixes shift 0.
 
-    What is wrong by chance by less than the strict threshold would pull at the line: Tukey's biweight, at the scale of
-    the residuals themselves, takes it out.
+    Residuals are relative to inverse depth. Tukey's biweight, scaled by the median absolute residual, removes outliers
+    that are below the strict threshold by chance and would bias the line.
     """
     x, y = inverse_z[strict], disparity[strict]
     weight = np.ones(len(x))
     slope = shift = 0.0
     for _ in range(IRLS_ITERATIONS):
-        # relative: both sides over x; the slope that they should also be over is one factor for all
+        # Relative residuals: both sides divided by x. The slope in the denominator is a common factor and drops out.
         columns = [np.ones(len(x))] if through_zero else [np.ones(len(x)), 1 / x]
         rows = np.stack(columns, axis=1) * np.sqrt(weight)[:, None]
         found, *_ = np.linalg.lstsq(rows, np.sqrt(weight) * y / x, rcond=None)
@@ -220,5 +226,5 @@ def fit_line_irls(
         spread = 1.4826 * float(np.median(np.abs(residual)))
         if spread <= 1e-12 * abs(slope):
             break
-        weight = np.clip(1 - (residual / (_TUKEY * spread)) ** 2, 0, None) ** 2
+        weight = np.clip(1 - (residual / (TUKEY_CONSTANT * spread)) ** 2, 0, None) ** 2
     return float(slope), float(shift)

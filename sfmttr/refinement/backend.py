@@ -1,8 +1,7 @@
-"""Where a network runs: predicting and refining, the only parts of a run that a GPU is for.
+"""Backends that run a network: prediction and refinement, the only parts of a run that use a GPU.
 
-`pipeline.run` hands both to a `Backend`. `LocalBackend` does them in this process; a page on rented GPUs brings one of
-its own, which may be another process: everything that goes in or comes out can be pickled, and nothing that goes in is
-expected to change.
+`pipeline.run` hands both to a `Backend`. `LocalBackend` runs them in this process; a page on rented GPUs has its own,
+which may be another process. So inputs and outputs can be pickled, and callers must not rely on changes to inputs.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from sfmttr.utils.device import Compute, choose_compute
 
 
 class LiveNetwork(Protocol):
-    """The network as it is while it is refined."""
+    """The network with its current weights, during refinement."""
 
     def depth(self, frame: int) -> np.ndarray:
-        """(h', w') float32: what it says of a frame now, for a live picture."""
+        """Return the current prediction (h', w') float32 for a frame, for a live picture."""
         ...
 
 
@@ -35,20 +34,20 @@ OnStep = Callable[[RefineStep, LiveNetwork], None]
 
 
 def ignore_step(step: RefineStep, live: LiveNetwork) -> None:
-    """The `OnStep` of callers that do not want any."""
+    """Ignore a step: the default `OnStep`."""
 
 
 class Backend(Protocol):
-    """Does the work of networks for a run."""
+    """Device that predicts and refines for a run."""
 
     @property
     def device(self) -> str:
-        """Name of the device that results are made on; part of what a stage was made from."""
+        """Name of the device; part of the cache keys of stages."""
         ...
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is at hand all the time, so that it may be used in another thread while something else is done."""
+    def is_local(self) -> bool:
+        """True if the device is available all the time, also to a second thread while the main one is busy."""
         ...
 
     def predict(
@@ -59,32 +58,32 @@ class Backend(Protocol):
         on_progress: OnProgress,
         early: FeatureCache | None = None,
     ) -> np.ndarray:
-        """(N, h', w') float32: the network's output for `images` (N, 3, h, w), as `predict_maps`.
+        """Return the network's output (N, h', w') float32 for `images` (N, 3, h, w), as `predict_maps` does.
 
-        `early` stays empty where the backend is not here.
+        Only local backends add features to `early`.
         """
         ...
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
-        """Run all steps; what `on_step` raises ends it and passes through."""
+        """Run all steps; exceptions from `on_step` stop the refinement and propagate."""
         ...
 
 
 class LocalBackend:
-    """In this process, on the device that is named."""
+    """Runs in this process, on the device of this name (see `choose_compute`)."""
 
-    is_here = True
+    is_local = True
 
     def __init__(self, device: str = "auto") -> None:
-        self._wanted = device
+        self._device_name = device
 
     @cached_property
     def _compute(self) -> Compute:
-        return choose_compute(self._wanted)
+        return choose_compute(self._device_name)
 
     @property
     def device(self) -> str:
-        """Raises `DeviceError` when it is not there."""
+        """Name of the device. Raises `DeviceError` when it is not available."""
         return str(self._compute.device)
 
     def predict(

@@ -1,8 +1,7 @@
-"""What each frame is trained on, and what is held out.
+"""Targets: the depth that each frame is trained on and validated with.
 
-`observe` flattens a `SparseModel` into `Observations` (one row for each point seen in each frame) and splits them *by
-3D point*; `select` keeps what the relaxed model keeps, `propagate_observations` adds points in neighbouring frames, and
-`make_targets` puts depth into the network's unit. `with_dense` adds what is known between the points.
+`select_observations` chooses the observations to keep, `make_targets` converts their depth to the network's unit, and
+`add_dense_targets` adds depth between the points.
 """
 
 from __future__ import annotations
@@ -21,29 +20,30 @@ from sfmttr.refinement.weighting import point_weights
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """What one frame is compared with."""
+    """Reference depth at points of one frame."""
 
     frame: int
     grid: np.ndarray
-    """(M, 2) float32, for `geometry.sample`."""
+    """(M, 2) float32, sampling coordinates for `geometry.sample`."""
     reference: np.ndarray
     """(M,) float32, SfM depth in the network's unit."""
     weight: np.ndarray
-    """(M,) float32; in [0, 1], but for dense targets (`with_dense`)."""
+    """(M,) float32; in [0, 1] without dense targets (`add_dense_targets`)."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a network is trained on, and what chooses the best step; frames without points are not in it."""
+    """Targets of all frames that have points."""
 
     train: tuple[FrameTargets, ...]
     validation: tuple[FrameTargets, ...]
+    """Targets that the best step is chosen on."""
     network_scale: float
-    """The best that scaling alone can do; the unrefined network is judged with it."""
+    """Best scale of the unrefined network's predictions (`Alignment.network_scale`); its validation error uses it."""
 
 
 def frame_targets(observations: Observations, scale: float, weight: np.ndarray) -> tuple[FrameTargets, ...]:
-    """Group rows (sorted by frame) by frame; `weight` (M,)."""
+    """Group observations (sorted by frame) by frame, with their `weight` (M,); `scale` converts depth."""
     frames, starts = np.unique(observations.frame, return_index=True)
     reference = (scale * observations.z).astype(np.float32)
     pieces = [np.split(array, starts[1:]) for array in (observations.grid, reference, weight)]
@@ -51,7 +51,7 @@ def frame_targets(observations: Observations, scale: float, weight: np.ndarray) 
 
 
 def make_targets(observations: Observations, alignment: Alignment, config: WeightConfig) -> Targets:
-    """Targets from `observations` (sorted by frame). `alignment.scale` turns SfM depth into the network's unit."""
+    """Make targets from `observations` (sorted by frame), in the network's unit by `alignment.scale`."""
     weight = point_weights(observations, config)
     train, validation = observations.trainable, observations.validation
     return Targets(
@@ -61,22 +61,22 @@ def make_targets(observations: Observations, alignment: Alignment, config: Weigh
     )
 
 
-def with_dense(
+def add_dense_targets(
     targets: Targets,
     maps: np.ndarray,
     config: DenseConfig,
-    sees: Callable[[np.ndarray], np.ndarray],
+    valid_region: Callable[[np.ndarray], np.ndarray],
     rng: np.random.Generator,
 ) -> Targets:
-    """`targets` that also compare each frame trained on with `maps` (N, h, w), at random pixels.
+    """Return `targets` with depth from `maps` (N, h, w) at random pixels of each training frame.
 
-    `sees` tells for a grid (K, 2) which of it the network gives a depth of its own for. Weights are such that the mean
-    over all rows of a frame is the mean over its points, plus `config.weight` times the mean over pixels.
+    `valid_region` returns the mask (K,) of a grid (K, 2) where the network predicts depth. The weights are such that
+    the mean over all rows of a frame is the mean over its points plus `config.weight` times the mean over its pixels.
     """
 
     def dense(frame: FrameTargets) -> FrameTargets:
         grid = rng.uniform(-1, 1, (config.pixels, 2)).astype(np.float32)
-        grid = grid[sees(grid)]
+        grid = grid[valid_region(grid)]
         if not len(grid):
             return frame
         total = len(frame.weight) + len(grid)
@@ -93,15 +93,15 @@ def with_dense(
 
 @dataclass(frozen=True)
 class Selection:
-    """Which observations are kept, and how much was left out."""
+    """Observations that are trained on, and the number of excluded frames and tracks."""
 
     mask: np.ndarray
-    """(M,) bool, over all observations."""
+    """(M,) bool, over all observations: True where kept."""
     num_excluded_frames: int
     num_excluded_tracks: int
 
 
-def select(
+def select_observations(
     observations: Observations,
     relaxed: np.ndarray,
     frame_scale: dict[int, float],
@@ -109,7 +109,7 @@ def select(
     low_confidence: bool,
     keep_reliable_outliers: bool,
 ) -> Selection:
-    """Which observations a network may learn from.
+    """Select the observations that the network is trained on.
 
     `relaxed` (M,) bool: inliers of the relaxed model. A rejected observation is either a wrong point or a place where
     the network is far off, which is what there is to learn. With `keep_reliable_outliers`, observations that SfM alone

@@ -47,7 +47,7 @@ from sfmttr.refinement.observations import (
     sample_at,
 )
 from sfmttr.refinement.photometric_loss import photometric_views
-from sfmttr.refinement.targets import Targets, make_targets, select, with_dense
+from sfmttr.refinement.targets import Targets, add_dense_targets, make_targets, select_observations
 from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
 from sfmttr.refinement.trainable import can_cache_stem
 from sfmttr.refinement.trust_gate import evaluate_trust, measure_consistency
@@ -251,7 +251,7 @@ class _Run:
 
             def on_progress(progress: Progress) -> None:
                 mapping = progress.phase == SfmPhase.MAPPING  # most of it runs on one core
-                if mapping and self._backend.is_here and not self._knows_unrefined:
+                if mapping and self._backend.is_local and not self._knows_unrefined:
                     beside.start()
                 self._on_progress(progress)
 
@@ -319,7 +319,7 @@ class _Run:
         of those a network of several frames sees here what it must not see there."""
         config = self._config
         held_out = config.split.hold_out_frames > 0
-        return self._backend.is_here and not held_out and can_cache_stem(self._network, config.recipe.refine)
+        return self._backend.is_local and not held_out and can_cache_stem(self._network, config.recipe.refine)
 
     def _unrefined(self, alignment: Alignment) -> np.ndarray:
         """(N, h, w): depth by the unrefined network, in the unit that `alignment.scale` leads to."""
@@ -374,7 +374,7 @@ class _Run:
         relaxed = relaxed_fit(observations.z, d)
         trust = evaluate_trust(model.health, agreed)
         low_confidence = model.health.score < DOUBTFUL_HEALTH
-        selection = select(
+        selection = select_observations(
             observations,
             relaxed,
             dict(zip(agreed.frame.tolist(), agreed.frame_scale.tolist(), strict=True)),
@@ -472,7 +472,7 @@ class _Run:
             maps, known, aligned, dense.fuse, lambda _: self._on_progress(Progress("refine", 0, 1, "dense targets"))
         )
         sees = partial(self._network.valid_region, hw=self._frames.hw)
-        return with_dense(targets, fused, dense, sees, np.random.default_rng(config.seed))
+        return add_dense_targets(targets, fused, dense, sees, np.random.default_rng(config.seed))
 
     def _corrected(
         self,

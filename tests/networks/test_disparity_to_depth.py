@@ -152,7 +152,7 @@ def test_inliers_by_the_printed_test_that_are_nowhere_near_say_so() -> None:
     # Of inverse depths this small, the printed threshold takes for right what is off by a hundred times as much.
     z = np.linspace(1e6, 3e6, 200)
     disparity = 50 / z + np.where(np.arange(200) % 2, 2e-4, -2e-4)
-    with pytest.raises(AlignmentError, match="No sparse point is near what the network sees"):
+    with pytest.raises(AlignmentError, match="No sparse point is near the predicted depth"):
         align_disparity(z, disparity, ALIGNS["paper"], np.random.default_rng(0))
 
 

@@ -23,7 +23,7 @@ from sfmttr.refinement.observations import (
     sample_at,
     split_points,
 )
-from sfmttr.refinement.targets import FrameTargets, Targets, make_targets, select, with_dense
+from sfmttr.refinement.targets import FrameTargets, Targets, add_dense_targets, make_targets, select_observations
 from sfmttr.refinement.weighting import point_weights
 from sfmttr.types import FrameSet, SparseModel
 from tests.support.fakes import sparse_model_from_truth
@@ -223,7 +223,7 @@ def test_reliable_by_the_reconstructions_word_alone() -> None:
 
 def test_healthy_reconstructions_keep_what_is_relaxed() -> None:
     relaxed = np.array([True, False, True, True])
-    selection = select(few(), relaxed, {0: 5.0}, low_confidence=False, keep_reliable_outliers=False)
+    selection = select_observations(few(), relaxed, {0: 5.0}, low_confidence=False, keep_reliable_outliers=False)
     np.testing.assert_array_equal(selection.mask, relaxed)
     assert (selection.num_excluded_frames, selection.num_excluded_tracks) == (0, 0)
 
@@ -231,14 +231,14 @@ def test_healthy_reconstructions_keep_what_is_relaxed() -> None:
 def test_doubtful_tracks_go_when_most_of_them_is_rejected() -> None:
     rows = few(6, point=[0, 0, 0, 1, 1, 2])
     relaxed = np.array([False, False, True, False, True, True])
-    selection = select(rows, relaxed, {0: 1.0}, low_confidence=True, keep_reliable_outliers=False)
+    selection = select_observations(rows, relaxed, {0: 1.0}, low_confidence=True, keep_reliable_outliers=False)
     assert selection.mask.tolist() == [False, False, False, False, True, True]  # a half is not most
     assert selection.num_excluded_tracks == 1
 
 
 def test_doubtful_frames_go_when_their_scale_is_off_by_two() -> None:
     rows = few(5, frame=[0, 1, 2, 3, 4])
-    selection = select(
+    selection = select_observations(
         rows, np.ones(5, bool), {0: 1.0, 1: 2.1, 2: 0.45, 3: 1.9}, low_confidence=True, keep_reliable_outliers=False
     )
     assert selection.mask.tolist() == [True, False, False, True, True]
@@ -252,11 +252,11 @@ def test_splits_are_numbered_as_stored() -> None:
 def test_own_word_keeps_reliable_points_that_the_network_rejects() -> None:
     rows = few(relative_sigma=[0.01, 0.2, 0.01, 0.01])
     none = np.zeros(len(rows), bool)
-    kept = select(rows, none, {}, low_confidence=False, keep_reliable_outliers=True).mask
+    kept = select_observations(rows, none, {}, low_confidence=False, keep_reliable_outliers=True).mask
     np.testing.assert_array_equal(kept, rows.reliable)
     assert kept.any()
     assert not kept.all()
-    assert not select(rows, none, {}, low_confidence=True, keep_reliable_outliers=True).mask.any()
+    assert not select_observations(rows, none, {}, low_confidence=True, keep_reliable_outliers=True).mask.any()
 
 
 def dense_case() -> tuple[Targets, np.ndarray]:
@@ -273,7 +273,7 @@ def dense_case() -> tuple[Targets, np.ndarray]:
 def test_dense_targets_weigh_what_they_are_told_to_beside_all_points() -> None:
     targets, maps = dense_case()
     config = DenseConfig(weight=0.1, pixels=4000)
-    dense = with_dense(targets, maps, config, lambda grid: np.ones(len(grid), bool), np.random.default_rng(0))
+    dense = add_dense_targets(targets, maps, config, lambda grid: np.ones(len(grid), bool), np.random.default_rng(0))
     assert dense.validation is targets.validation  # what chooses the best step stays as it was
     for frame, sparse in zip(dense.train, targets.train, strict=True):
         depth = torch.full((len(frame.reference),), 1.0)
@@ -287,7 +287,7 @@ def test_dense_targets_weigh_what_they_are_told_to_beside_all_points() -> None:
 def test_dense_targets_lie_only_where_the_network_sees() -> None:
     targets, maps = dense_case()
     config = DenseConfig(weight=0.1, pixels=500)
-    right = with_dense(targets, maps, config, lambda grid: grid[:, 0] > 0.1, np.random.default_rng(0))
+    right = add_dense_targets(targets, maps, config, lambda grid: grid[:, 0] > 0.1, np.random.default_rng(0))
     np.testing.assert_allclose(right.train[0].reference[30:], 4, rtol=1e-5)
-    blind = with_dense(targets, maps, config, lambda grid: np.zeros(len(grid), bool), np.random.default_rng(0))
+    blind = add_dense_targets(targets, maps, config, lambda grid: np.zeros(len(grid), bool), np.random.default_rng(0))
     assert len(blind.train[1].reference) == 50

@@ -547,7 +547,7 @@ def test_closed_gate_is_a_result(bench: Bench, capsys: pytest.CaptureFixture[str
     assert report["refinement"] is None
     assert report["alignment"]["trusted"] is False
     assert report["alignment"]["sfm_health"] == 0.2
-    assert "does not fit itself well" in report["advice"]
+    assert "not self-consistent" in report["advice"]
     printed = capsys.readouterr().out
     assert "Not refined" in printed
     assert "--force refines anyway." in printed
@@ -663,6 +663,6 @@ def test_a_network_far_from_its_domain_keeps_nothing_between_the_points(
     def refuse(*_: Any) -> None:
         raise AssertionError("dense targets were made")
 
-    monkeypatch.setattr(pipeline, "with_dense", refuse)
+    monkeypatch.setattr(pipeline, "add_dense_targets", refuse)
     monkeypatch.setattr(pipeline, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
     assert bench.run().refined is not None
