@@ -340,7 +340,7 @@ class Handlers:
         from .downloads import available_downloads
 
         has_kit = view.has_kit()
-        seconds = format_duration(self.service.timings.export_s(str(view.report["network"])))
+        seconds = format_duration(self.service.timings.export_s(view.report.network))
         last = len(view.frames) - 1
         address = f"view/{session.id}/kit/index.html"
         kit_link = f'<a class="kit-link" href="{address}" target="_blank">Open the kit’s own page</a>'

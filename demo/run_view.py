@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +19,9 @@ from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
 from sfmttr.io.json_files import read_json
 from sfmttr.run.manifest import REPORT
+from sfmttr.run.report import ComparisonReport, RunReport, read_report
 from sfmttr.run.results import RunResult
+from sfmttr.run.weights_file import REFINEMENT, RefinementCurves, read_curves
 from sfmttr.types import DepthKind, FrameSet
 from sfmttr.viz.colormap import ColorRange
 from sfmttr.viz.overlays import PointClass
@@ -114,36 +115,35 @@ class RunView:
         from sfmttr.frames.loader import frame_set_from_folder
 
         self.session, self.folder = session, session.run
-        self.report: dict[str, Any] = read_json(self.folder / REPORT)
+        self.report: RunReport = read_report(self.folder)
         self.frames: FrameSet = frame_set_from_folder(self.folder / "frames")
 
     @property
     def refined(self) -> bool:
         """Whether the network was trained on the clip (and not stopped by the trust gate, or for want of a model)."""
-        return self.report["refinement"] is not None
+        return self.report.refinement is not None
 
     @property
     def rolled_back(self) -> bool:
-        return self.refined and bool(self.report["refinement"]["rolled_back"])
+        return self.report.refinement is not None and self.report.refinement.rolled_back
 
     @property
     def trusted(self) -> bool:
-        alignment = self.report["alignment"]
-        return alignment is not None and bool(alignment["trusted"])
+        return self.report.alignment is not None and self.report.alignment.trusted
 
     @property
     def gate_closed(self) -> bool:
         """There is a reconstruction, and it is not trusted."""
-        return not self.refined and self.report["alignment"] is not None and not self.trusted
+        return not self.refined and self.report.alignment is not None and not self.trusted
 
     @property
     def kind(self) -> DepthKind:
-        return DepthKind(self.report["kind"])
+        return self.report.kind
 
     @property
     def gave_disparity(self) -> bool:
         """Whether its network gives inverse depth, which the clip's points made depth of."""
-        return self.report["alignment"] is not None and self.report["alignment"].get("shift") is not None
+        return self.report.alignment is not None and self.report.alignment.shift is not None
 
     @property
     def titles(self) -> Mapping[str, str]:
@@ -168,10 +168,10 @@ class RunView:
             return Points(**{name: content[name] for name in Points.__dataclass_fields__})
 
     @cached_property
-    def refinement(self) -> dict[str, Any] | None:
+    def refinement(self) -> RefinementCurves | None:
         """Curves: `refinement.json`."""
-        path = self.folder / "refinement.json"
-        return read_json(path) if path.is_file() else None
+        path = self.folder / REFINEMENT
+        return read_curves(path) if path.is_file() else None
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -210,8 +210,9 @@ class RunView:
 
     def _maps(self, column: str) -> np.ndarray:
         """(N, h, w) of one column."""
-        if column == Column.ALIGNED and self.before is Column.BEFORE:  # else it is kept
-            return self._maps(Column.BEFORE) * np.float32(self.report["alignment"]["network_scale"])
+        alignment = self.report.alignment
+        if column == Column.ALIGNED and self.before is Column.BEFORE and alignment is not None:  # else it is kept
+            return self._maps(Column.BEFORE) * np.float32(alignment.network_scale)
         path = self.folder / "depth" / f"{column}.npz"
         return _read_maps(path, path.stat().st_mtime_ns)
 
@@ -247,16 +248,12 @@ class RunView:
 
     def held_out(self, column: str) -> float | None:
         """AbsRel at held-out points."""
-        return self._abs_rel("held_out", column)
+        return _abs_rel(self.report.comparison.held_out, column)
 
-    def truth(self, column: str) -> float | None:
-        """AbsRel against true depth, where there is any."""
-        return self._abs_rel("ground_truth", column)
 
-    def _abs_rel(self, comparison: str, column: str) -> float | None:
-        rows = self.report["comparison"].get(comparison)
-        value = rows and rows.get(column) and rows[column]["abs_rel"]
-        return float(value) if value is not None and math.isfinite(float(value)) else None
+def _abs_rel(comparison: ComparisonReport | None, column: str) -> float | None:
+    errors = None if comparison is None else comparison.columns.get(Column(column))
+    return errors.abs_rel if errors is not None and math.isfinite(errors.abs_rel) else None
 
 
 @lru_cache(maxsize=_MAPS_KEPT)

@@ -22,8 +22,9 @@ def points(view: RunView) -> str:
         for kind, count in known.counts().items()
     )
     player = depth_compare(view, ["points"], "points", "points")
-    scale = view.report["alignment"]["frame_scale"]
-    series = Series("scale", sorted((float(frame), float(value)) for frame, value in scale.items()), dots=True)
+    alignment = view.report.alignment
+    scale = {} if alignment is None else alignment.frame_scale
+    series = Series("scale", sorted((float(frame), value) for frame, value in scale.items()), dots=True)
     chart = line_chart(
         [series], "frame", "scale of the frame over that of the clip", from_zero=True, level=(1.0, "whole clip")
     )

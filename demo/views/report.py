@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sfmttr.evaluation.metrics import MEASURES, Measure
+
 from .charts import Series, line_chart
 
 if TYPE_CHECKING:
+    from sfmttr.evaluation.comparison import Column
+    from sfmttr.run.report import ColumnReport, ComparisonReport
+
     from ..run_view import RunView
 from .common import is_finite, percent
 from .progress import validation_chart
 
-_MEASURES = (
-    ("abs_rel", "AbsRel", "mean of |error| / true depth"),
-    ("rmse", "RMSE", "root of the mean squared error"),
-    ("rmse_log", "RMSE log", "the same in log depth"),
-    ("a1", "δ < 1.25", "share of depths less than 25 % off"),
-)
-_COLUMNS = ("before", "aligned", "before_fused", "after", "after_fused")
+_MEASURES = [measure for measure in MEASURES if measure.name in ("abs_rel", "rmse", "rmse_log", "a1")]
 _FUSED = {"before_fused": "before + points", "after_fused": "after + points"}
 _COMPARISONS = (
     ("held_out", "At held-out points of the reconstruction"),
@@ -35,10 +33,10 @@ def report(view: RunView) -> str:
     """Tables, curves, health card and timings."""
     parts = []
     for name, title in _COMPARISONS:
-        comparison = view.report["comparison"].get(name)
-        if comparison:
-            columns = [(key, _FUSED.get(key, view.titles[key])) for key in _COLUMNS if key in comparison]
-            tables = _table(comparison, columns) + _distance_table(comparison, columns)
+        comparison: ComparisonReport | None = getattr(view.report.comparison, name)
+        if comparison is not None:
+            titles = {column: _FUSED.get(column, view.titles[column]) for column in comparison.columns}
+            tables = _table(comparison, titles) + _distance_table(comparison, titles)
             parts.append(f"<section><h3>{title}</h3>{tables}</section>")
     parts.append(_curves(view))
     parts.append(f"<section><h3>Reconstruction</h3>{health(view)}</section>")
@@ -46,25 +44,24 @@ def report(view: RunView) -> str:
     return f'<div class="report">{"".join(parts)}</div>'
 
 
-def _table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
-    head = "".join(f'<th scope="col" title="{escape(words)}">{title}</th>' for _, title, words in _MEASURES)
-    best = {
-        measure: (max if measure == "a1" else min)(
-            (comparison[key][measure] for key, _ in columns if is_finite(comparison[key][measure])), default=None
-        )
-        for measure, _, _ in _MEASURES
-    }
+def _table(comparison: ComparisonReport, titles: Mapping[Column, str]) -> str:
+    head = "".join(f'<th scope="col" title="{escape(each.description)}">{each.label}</th>' for each in _MEASURES)
+    best = {measure: _best(measure, comparison.columns.values()) for measure in _MEASURES}
     rows = "".join(
-        f'<tr class="{key}"><th scope="row">{title}</th>'
-        + "".join(_cell(comparison[key][measure], best[measure]) for measure, _, _ in _MEASURES)
+        f'<tr class="{column}"><th scope="row">{titles[column]}</th>'
+        + "".join(_cell(getattr(errors, measure.name), best[measure]) for measure in _MEASURES)
         + "</tr>"
-        for key, title in columns
+        for column, errors in comparison.columns.items()
     )
-    unit = escape(str(comparison["unit"]))
     return (
         f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        f'<p class="caption">{escape(str(comparison["protocol"]))}; RMSE in {unit}.</p>'
+        f'<p class="caption">{escape(comparison.protocol)}; RMSE in {escape(comparison.unit)}.</p>'
     )
+
+
+def _best(measure: Measure, columns: Iterable[ColumnReport]) -> float | None:
+    values = [value for errors in columns if is_finite(value := getattr(errors, measure.name))]
+    return (max if measure.higher_is_better else min)(values, default=None)
 
 
 def _cell(value: Any, best: Any) -> str:
@@ -74,29 +71,29 @@ def _cell(value: Any, best: Any) -> str:
     return f'<td class="best">{text}</td>' if value == best else f"<td>{text}</td>"
 
 
-def _distance_table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> str:
-    ranges = comparison[columns[0][0]]["by_distance"]
+def _distance_table(comparison: ComparisonReport, titles: Mapping[Column, str]) -> str:
+    ranges = next((errors.by_distance for errors in comparison.columns.values()), ())
     if not ranges:
         return ""
-    head = "".join(f'<th scope="col">{part["near"]:.3g} – {part["far"]:.3g}</th>' for part in ranges)
+    head = "".join(f'<th scope="col">{part.near:.3g} – {part.far:.3g}</th>' for part in ranges)
     rows = "".join(
-        f'<tr class="{key}"><th scope="row">{title}</th>'
-        + "".join(_cell(part["abs_rel"], None) for part in comparison[key]["by_distance"])
+        f'<tr class="{column}"><th scope="row">{titles[column]}</th>'
+        + "".join(_cell(part.abs_rel, None) for part in errors.by_distance)
         + "</tr>"
-        for key, title in columns
+        for column, errors in comparison.columns.items()
     )
     return (
         "<details><summary>AbsRel by distance</summary>"
-        f'<div class="scroll"><table><thead><tr><td>{escape(str(comparison["unit"]))}</td>{head}</tr></thead>'
+        f'<div class="scroll"><table><thead><tr><td>{escape(comparison.unit)}</td>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
 def _curves(view: RunView) -> str:
     curves = view.refinement
-    if curves is None or not curves["losses"]:
+    if curves is None or not curves.losses:
         return ""
-    losses = [math.nan if value is None else float(value) for value in curves["losses"]]
+    losses = curves.losses
     half = max(2, len(losses) // 40)
     windows = (
         (i, [value for value in losses[max(0, i - half) : i + half + 1] if is_finite(value)])
@@ -105,7 +102,7 @@ def _curves(view: RunView) -> str:
     median = [(i + 1.0, float(np.median(window))) for i, window in windows if window]
     steps = [(i + 1.0, value) for i, value in enumerate(losses)]
     chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], "step", "training loss")
-    error = validation_chart(curves["validation"], len(losses))
+    error = validation_chart(curves.validation, len(losses))
     return (
         '<section><h3>Learning</h3><div class="charts">'
         f"<div><h4>Error at points that chose the best step</h4>{error}</div>"
@@ -121,25 +118,25 @@ def health(view: RunView) -> str:
         return f'<div class="health poor"><p>{escape(str(sfm["advice"]))}</p></div>'
     alignment = view.report["alignment"] or {}
     facts = [
-        ("Frames placed", f"{card['registered']} of {card['total']}"),
-        ("3D points", f"{card['points']:,}"),
-        ("Reprojection error", f"{card['mean_reprojection_error_px']:.2f} px"),
-        ("A point is seen in", f"{card['mean_track_length']:.1f} frames"),
-        ("Field of view", f"{card['horizontal_view_deg']:.0f}°{' (given)' if card['focal_given'] else ''}"),
-        ("Focal length", f"{card['focal_px']:.0f} px"),
-        ("Triangulation angle", f"{card['median_triangulation_angle_deg']:.1f}°"),
+        ("Frames placed", f"{card.registered} of {card.total}"),
+        ("3D points", f"{card.points:,}"),
+        ("Reprojection error", f"{card.mean_reprojection_error_px:.2f} px"),
+        ("A point is seen in", f"{card.mean_track_length:.1f} frames"),
+        ("Field of view", f"{card.horizontal_view_deg:.0f}°{' (given)' if card.focal_given else ''}"),
+        ("Focal length", f"{card.focal_px:.0f} px"),
+        ("Triangulation angle", f"{card.median_triangulation_angle_deg:.1f}°"),
     ]
-    if alignment:
+    if alignment is not None:
         facts += [
-            ("Points that fit the network", percent(alignment["relaxed_inlier_ratio"])),
-            ("Agreement on near and far", f"{alignment['rank_correlation']:.2f}"),
-            ("Scale varies by", percent(alignment["scale_spread"])),
+            ("Points that fit the network", percent(alignment.relaxed_inlier_ratio)),
+            ("Agreement on near and far", f"{alignment.rank_correlation:.2f}"),
+            ("Scale varies by", percent(alignment.scale_spread)),
         ]
-    score = float(card["score"])
+    score = card.score
     kind = "good" if score >= 0.75 else "fair" if score >= 0.5 else "poor"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
-    concerns = "".join(f"<li>{escape(each)}</li>" for each in card["concerns"])
-    advice = f"<p>{escape(card['advice'])}</p>" if card["advice"] else ""
+    concerns = "".join(f"<li>{escape(each)}</li>" for each in card.concerns)
+    advice = f"<p>{escape(card.advice)}</p>" if card.advice else ""
     return (
         f'<div class="health {kind}"><p class="score"><b>{100 * score:.0f}</b> of 100: '
         f"{ {'good': 'fits itself well', 'fair': 'usable, with doubts', 'poor': 'does not fit itself'}[kind] }</p>"
@@ -163,7 +160,7 @@ _STAGE_WORDS = {
 
 
 def _timings(view: RunView) -> str:
-    timings = {name: float(value) for name, value in view.report["timings_s"].items() if value >= 0.05}
+    timings = {name: value for name, value in view.report.timings_s.items() if value >= 0.05}
     if not timings:
         return ""
     most = max(timings.values())
@@ -172,9 +169,9 @@ def _timings(view: RunView) -> str:
         f'<td class="wide"><span class="bar"><span style="width:{100 * value / most:.0f}%"></span></span></td></tr>'
         for name, value in timings.items()
     )
-    network, preset = escape(str(view.report["network"])), escape(str(view.report["preset"]))
-    licence = escape(str(view.report.get("licence") or "not stated"))
+    network, preset = escape(view.report.network), escape(view.report.preset)
+    licence = escape(view.report.licence or "not stated")
     return (
         f'<table class="timings"><tbody>{rows}</tbody></table><p class="caption">{sum(timings.values()):.0f} s in all; '
-        f"network {network} (licence: {licence}), preset {preset}, seed {view.report['seed']}.</p>"
+        f"network {network} (licence: {licence}), preset {preset}, seed {view.report.seed}.</p>"
     )

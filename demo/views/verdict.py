@@ -15,7 +15,7 @@ def verdict(view: RunView, link: str) -> str:
     report, run = view.report, f' data-run="{escape(view.session.id)}"'
     if not view.refined:
         title = "Not refined: this reconstruction is not to be trusted" if view.gate_closed else "Not refined"
-        body = f'<p class="why">{escape(report["advice"])}</p><p>{_unrefined_words(view)}</p>'
+        body = f'<p class="why">{escape(report.advice)}</p><p>{_unrefined_words(view)}</p>'
         return f'<div class="verdict closed"{run}><h2>{title}</h2>{body}{_link(link)}</div>'
     if view.rolled_back:
         body = (
@@ -64,7 +64,8 @@ def _figure(name: str, value: float, kind: str = "") -> str:
 
 
 def _held_out_count(view: RunView) -> str:
-    return f"{view.report['comparison']['held_out']['after']['count']:,}"
+    comparison = view.report.comparison.held_out
+    return f"{comparison.after.count:,}" if comparison is not None and comparison.after is not None else "the"
 
 
 def _link(link: str) -> str:

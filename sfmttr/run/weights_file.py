@@ -1,7 +1,9 @@
-"""What a run leaves behind beside its report: depth, pictures, video, clouds, weights."""
+"""Files of a refinement: the refined weights as safetensors, and the curves of their training as JSON."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,41 +12,62 @@ from safetensors.torch import load_file, save_file
 import sfmttr
 from sfmttr.errors import RunFolderError
 from sfmttr.io.atomic import atomic_file
-from sfmttr.io.json_files import read_json, write_json
+from sfmttr.io.json_files import read_model, write_json
 from sfmttr.networks import registry
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.refinement.task import RefineResult
 
 REFINED_WEIGHTS = "refined.safetensors"
+REFINEMENT = "refinement.json"
+
+
+@dataclass(frozen=True)
+class RefinementCurves:
+    """Everything of a `RefineResult` but its weights."""
+
+    steps: int
+    best_step: int
+    rolled_back: bool
+    seconds: float
+    losses: tuple[float, ...]
+    """Training loss of every step."""
+    validation: tuple[tuple[int, float], ...]
+    """(step, error at validation points)"""
 
 
 def write_refinement(weights: Path, curves: Path, result: RefineResult, network: DepthNetwork) -> None:
-    """The state dict as safetensors, with its terms and what rebuilds `network`, and everything else as JSON."""
+    """Write the state dict as safetensors, with its license and what rebuilds `network`, and the curves as JSON."""
     metadata = {
         "sfmttr": sfmttr.__version__,
         **registry.weights_metadata(network),
         "best_step": str(result.best_step),
     }
     with atomic_file(weights) as part:
+        # safetensors gives read permission to the owner alone; give the file the mode of any other file.
         part.touch()
-        mode = part.stat().st_mode  # as any file has it; the library lets nobody else read its own
+        mode = part.stat().st_mode
         save_file({name: value.contiguous() for name, value in result.weights.items()}, part, metadata)
         part.chmod(mode)
-    rest = {name: value for name, value in vars(result).items() if name != "weights"}
-    write_json(curves, rest)
+    write_json(curves, RefinementCurves(**{name: value for name, value in vars(result).items() if name != "weights"}))
 
 
 def read_refinement(weights: Path, curves: Path) -> RefineResult:
-    """What `write_refinement` wrote. Raises `RunFolderError` when it is damaged."""
-    rest = read_json(curves)
+    """Return the result that `write_refinement` wrote. Raises `RunFolderError` when a file is missing or damaged."""
+    rest = read_curves(curves)
     try:
-        rest["losses"] = tuple(map(_from_json, rest["losses"]))
-        rest["validation"] = tuple((int(step), _from_json(value)) for step, value in rest["validation"])
-        return RefineResult(weights=load_file(weights), **rest)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{weights.name} or {curves.name} is damaged ({error}); delete it.") from error
+        return RefineResult(weights=load_file(weights), **vars(rest))
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{weights} is damaged ({error}); delete it and run again") from error
 
 
-def _from_json(value: float | None) -> float:
-    """A loss or an error; JSON has null where it was not finite."""
-    return float("inf") if value is None else float(value)
+def read_curves(path: Path) -> RefinementCurves:
+    """Return the curves of a refinement. Raises `RunFolderError` when the file is missing or damaged."""
+    curves = read_model(path, RefinementCurves)
+    losses = tuple(map(_finite_or_inf, curves.losses))
+    validation = tuple((step, _finite_or_inf(error)) for step, error in curves.validation)
+    return RefinementCurves(curves.steps, curves.best_step, curves.rolled_back, curves.seconds, losses, validation)
+
+
+def _finite_or_inf(value: float) -> float:
+    """Return an error as it was; JSON has null, read as NaN, where it was not finite."""
+    return math.inf if math.isnan(value) else value

@@ -160,7 +160,7 @@ def test_depth_in_metres_has_the_clip_s_colours_in_metres(bench: Bench) -> None:
 def test_points_add_up(bench: Bench) -> None:
     view = view_of(bench.service.finished(bench.finish()))
     assert view.points is not None
-    assert sum(view.points.counts().values()) == view.report["alignment"]["observations"]
+    assert sum(view.points.counts().values()) == view.report.alignment.observations
     errors = view.points.error_after[np.isfinite(view.points.error_after)]
     assert errors.mean() == pytest.approx(view.held_out("after"), rel=0.02)
     before = view.points.error_before[np.isfinite(view.points.error_before)]
