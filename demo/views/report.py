@@ -112,11 +112,10 @@ def _curves(view: RunView) -> str:
 
 def health(view: RunView) -> str:
     """The health card."""
-    sfm = view.report["sfm"]
-    card = sfm["health"]
+    sfm, alignment = view.report.sfm, view.report.alignment
+    card = sfm.health
     if card is None:
-        return f'<div class="health poor"><p>{escape(str(sfm["advice"]))}</p></div>'
-    alignment = view.report["alignment"] or {}
+        return f'<div class="health poor"><p>{escape(sfm.advice or "")}</p></div>'
     facts = [
         ("Frames placed", f"{card.registered} of {card.total}"),
         ("3D points", f"{card.points:,}"),
