@@ -1,6 +1,6 @@
-"""Every setting and its default, once. Command line, page and tests read them from here.
+"""Settings of all stages with their defaults. Command line, page and tests read them from here.
 
-All are frozen; a stage gets exactly the one that it needs. Derived presets are made by `refine_preset`.
+All are frozen; each stage gets only its own. `RECIPES` holds the presets.
 """
 
 from __future__ import annotations
@@ -15,90 +15,91 @@ from sfmttr.types import Camera
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Which frames of the clip are used, and at what size they are kept."""
+    """Selection and size of frames."""
 
     max_frames: int = 80
-    """Most frames chosen, evenly in time."""
+    """Most frames that are selected, evenly spaced in time."""
     long_side: int = 1280
-    """Frames are stored at most this wide or high; everything that comes out has this size."""
+    """Frames are stored at most this wide or high; all outputs have the size of the stored frames."""
     start_s: float = 0.0
-    """Skip the clip's beginning."""
+    """Skip the clip before this time."""
     end_s: float | None = None
-    """Stop here; None: the clip's end."""
+    """Skip the clip after this time; None: use it to its end."""
     duplicate_threshold: float = 0.6
-    """Frames that differ less from the last chosen one (mean grey levels of 255, on a small copy) are dropped."""
+    """Frames that differ less from the last selected one are dropped (mean gray levels of 255, on a small copy)."""
     max_duration_s: float = 3600.0
-    """Longer clips are refused (set start and end)."""
+    """Longer clips are rejected unless start and end are set."""
     max_source_pixels: int = 40_000_000
-    """Larger frames are refused."""
+    """Larger frames are rejected."""
     max_archive_bytes: int = 2_000_000_000
-    """Most bytes that an archive may unpack to."""
+    """Largest size of an unpacked archive."""
     max_archive_files: int = 5_000
-    """Most files that an archive may hold."""
+    """Most files in an archive."""
 
 
 @dataclass(frozen=True)
 class SfmConfig:
-    """How the reconstruction is made."""
+    """Settings of structure-from-motion."""
 
     long_side: int = 880
-    """Images are searched for features at most this wide or high, and doubled once more."""
+    """Features are detected in images at most this wide or high, upsampled once by 2 as in SIFT's first octave."""
     max_features: int = 4096
-    """SIFT features an image."""
+    """Most SIFT features in an image."""
     contrast: float = 0.0133
-    """Least contrast of a feature (1: black to white). COLMAP's 0.02 finds a quarter fewer points in RedKitchen."""
+    """Smallest contrast of a feature (1: black to white)."""
+    # COLMAP's 0.02 finds a quarter fewer points in RedKitchen.
     overlap: int = 3
-    """Each frame is matched with those less than this many after it, and as many at distances 1, 2, 4, ..."""
+    """Each frame is matched with those less than this many after it, and with as many at distances 1, 2, 4, ..."""
     exhaustive_up_to: int = 30
-    """Unordered images up to this many are matched each with each; videos always in sequence."""
+    """Up to this many unordered images are matched exhaustively; videos always sequentially."""
     intrinsics: Camera | None = None
-    """Known camera; kept fixed."""
+    """Known camera, held fixed; None: self-calibration."""
     model_folder: Path | None = None
-    """A ready COLMAP model (text or binary) instead of a reconstruction."""
+    """Existing COLMAP model (text or binary) to use instead of a reconstruction."""
     time_limit_s: float = 900.0
-    """For all rungs together."""
+    """For all attempts together."""
     min_registered: int = 5
-    """Fewer registered frames than this (or than a third of them all) count as no model."""
+    """With fewer registered frames than this, or than a third of all, there is no model."""
     seed: int = 0
     threads: int = -1
-    """-1: all cores. With 1 the reconstruction repeats bit for bit."""
+    """-1: all cores. With 1 the reconstruction is reproducible bit for bit."""
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which points are trained on. Split by 3D point, so that no track is on two sides."""
+    """Split of the 3D points, and so of whole tracks, into training, validation and test."""
 
     validation: float = 0.10
-    """Share of the points that choose the best step."""
+    """Share of the points that the best step is chosen on."""
     test: float = 0.10
-    """Share of the points that the comparison is made on, and nothing else."""
+    """Share of the points for the comparison only."""
     hold_out_frames: int = 0
-    """Length of the alternate blocks of frames that are left out altogether; 0: none."""
+    """Length in frames of the blocks of which every second one is held out; 0: none."""
 
 
 class InlierTest(StrEnum):
-    """How a point's residual is judged in the strict model."""
+    """Inlier test of the strict model."""
 
     RELATIVE = "relative"
-    """|s z - d| / (s z) <= tau: the same in any unit."""
+    """|s z - d| / (s z) <= tau: independent of the unit."""
     PAPER = "printed"
-    """(s z - d)^2 / (s z) <= tau, as the paper prints it: its meaning changes with the unit."""
+    """(s z - d)^2 / (s z) <= tau, as printed in the paper: it depends on the unit."""
 
 
 class BestTrial(StrEnum):
-    """What makes a trial of the strict model the best one."""
+    """Criterion that selects the best trial of the strict model."""
 
     RANSAC = "most_inliers"
-    """The largest set of strict inliers, as in the paper. Where a network errs by more than the strict threshold at
-    many points, several scales have sets of about the same size, and which is largest is chance."""
+    """Largest number of strict inliers, as in the paper. Where many points err by more than the strict threshold, several
+    scales have about the same number, and the choice between them is random."""
     MSAC = "least_relaxed"
-    """The least squared error over all points, cut off where the relaxed model leaves a point out (MSAC: Torr and
-    Zisserman, 2000): the scale under which most of the clip can be learnt from."""
+    """Smallest squared error over all points, truncated at the threshold of the relaxed model (Torr and Zisserman, CVIU
+    2000): the scale that keeps most of the clip for training."""
 
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Strict and relaxed models (paper, section 3.2)."""
+    """Strict and relaxed models of the alignment (Izquierdo and Civera, CVPR 2023, section 3.2)."""
 
     inlier_test: InlierTest = InlierTest.RELATIVE
     strict_tau: float = 0.15
@@ -106,28 +107,29 @@ class AlignConfig:
     relaxed_tau: float = 0.5
     """Relative error below which a point is trained on."""
     trials: int = 200
-    """RANSAC trials; the reference makes 20."""
+    """RANSAC trials; the reference code makes 20."""
     best_trial: BestTrial = BestTrial.MSAC
-    """For one scale; lines of scale and shift are judged by their inliers."""
+    """For alignment by scale; alignment by scale and shift always takes the most inliers."""
     keep_reliable_outliers: bool = True
-    """Where network and reconstruction disagree on the whole, keep points that a healthy reconstruction is sure of,
-    too: the network is far from its domain, and what it got most wrong is what it has to learn. (Where they agree,
-    points that fail the relaxed model are mostly wrong, or out of the network's range.)"""
+    """When the clip is outside the network's domain, also train on points that fail the relaxed model but are reliable
+    in a healthy reconstruction."""
+    # Such a network has most to learn where it is most wrong. Within the domain, points that fail the relaxed model are
+    # mostly wrong themselves, or out of the network's range.
 
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """How much a point counts. The paper's `exp(-e^2)` always; the second factor can be turned off."""
+    """Weights of points: the paper's `exp(-e^2)`, and an optional factor for depth uncertainty."""
 
     sigma_scale: float | None = None
-    """Points whose depth is uncertain by this share count half; None: the paper's weights alone."""
+    """Relative depth uncertainty at which a point's weight is halved; None: the paper's weights alone."""
 
 
 class LossForm(StrEnum):
-    """What is minimised at a point with reference depth `r = scale * z` and prediction `d`."""
+    """Residual at a point with reference depth `r = scale * z` and prediction `d`."""
 
     ABSOLUTE = "absolute"
-    """|r - d|, as printed in the paper: far points count most."""
+    """|r - d|, as in the paper: far points dominate."""
     RELATIVE = "relative"
     """|r - d| / r"""
     LOG = "log"
@@ -135,31 +137,31 @@ class LossForm(StrEnum):
 
 
 class TrainableScope(StrEnum):
-    """Which parameters move."""
+    """Parameters that are trained."""
 
     ENCODER = "encoder"
-    """The paper's."""
+    """The whole encoder, as in the paper."""
     ENCODER_BUT_STEM = "late_encoder"
-    """The encoder but its early part, whose features are then computed once a frame: several steps for the price of
-    one. Networks that name no early part train the whole encoder."""
+    """The encoder without its stem. Stem features are then computed once a frame and cached, so steps are cheaper.
+    Networks that declare no stem train the whole encoder."""
     DECODER = "decoder"
     ALL_BUT_STEM = "late"
-    """All but the early part."""
+    """All parameters but the stem's."""
     ALL = "all"
     LORA = "lora"
-    """The encoder's linear layers, each by a matrix of low rank that is added into its weight in the end."""
+    """Low-rank updates of the encoder's linear layers, merged into their weights at the end."""
 
 
 @dataclass(frozen=True)
 class FinetuneSetting:
-    """What of a network is trained, and how fast."""
+    """Scope of the training and its learning rate."""
 
     trained: TrainableScope
     learning_rate: float
 
 
 class Schedule(StrEnum):
-    """How the learning rate moves."""
+    """Learning rate schedule."""
 
     CONSTANT = "constant"
     ONE_CYCLE = "one_cycle"
@@ -167,114 +169,117 @@ class Schedule(StrEnum):
 
 
 class Sampling(StrEnum):
-    """How a prediction is read at a point."""
+    """Interpolation of a prediction at a point."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
 
 
 class Objective(StrEnum):
-    """What a refinement minimises."""
+    """Objective that a refinement minimizes."""
 
     SFM = "sfm"
-    """The depth of structure-from-motion's points: SfM-TTR."""
+    """Depth error at the SfM points: SfM-TTR."""
     PHOTOMETRIC = "photometric"
-    """What neighbouring frames look like: Ph-TTR, which the paper compares with."""
+    """Photometric error to source frames: Ph-TTR, the paper's baseline."""
     BOTH = "both"
+    """Sum of the two."""
 
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """How pictures are compared (DESIGN section 4)."""
+    """Photometric error (Godard et al., ICCV 2019; docs/method.md)."""
 
     ssim_weight: float = 0.85
-    """The rest is L1's."""
+    """Weight of the SSIM term; L1 gets the rest."""
     joint_weight: float = 1.0
-    """What it is multiplied with in objective "both"."""
+    """Factor on the photometric error in objective "both"."""
 
 
 class Preset(StrEnum):
     PAPER = "paper"
-    """The published recipe to the letter."""
+    """The paper's recipe, unchanged."""
     DEFAULT = "default"
-    """Better at about equal time."""
+    """Lower error than `paper` in about the same time."""
     FAST = "fast"
-    """For two minutes of patience."""
+    """For interactive use: done within about two minutes."""
 
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """The test-time loop (paper, section 3.3). Field defaults are the paper's."""
+    """Test-time loop (Izquierdo and Civera, CVPR 2023, section 3.3). Defaults are the paper's."""
 
     steps: int = 200
     match_time_budget: bool = False
-    """Make as many steps as take the time of `steps` whole ones, when early features are kept."""
+    """With cached stem features, make as many steps as take the time of `steps` full ones."""
     domain_gap_steps_factor: float = 1.0
-    """Make this many times the steps where network and reconstruction disagree on the whole: a network far from its
-    domain has more to learn."""
+    """Factor on the number of steps when the clip is outside the network's domain: there is more to learn."""
     learning_rate: float | None = 1e-4
-    """None: what the network is best trained with (`DepthNetwork.finetune_settings`)."""
+    """None: the network's recommendation (`DepthNetwork.finetune_settings`)."""
     loss: LossForm = LossForm.ABSOLUTE
     schedule: Schedule = Schedule.CONSTANT
     sampling: Sampling = Sampling.NEAREST
     trained: TrainableScope | None = TrainableScope.ENCODER
-    """None: what of the network is best trained."""
+    """None: the network's recommendation (`DepthNetwork.finetune_settings`)."""
     lora_rank: int = 8
     objective: Objective = Objective.SFM
     photometric: PhotometricConfig = PhotometricConfig()
     frames_per_step: int = 1
-    """A small network computes two frames in 1.5 times the time of one; see `DepthNetwork.max_batch_size`."""
+    """Frames whose gradients are averaged in a step; at most `DepthNetwork.max_batch_size` are predicted at once."""
+    # A small network computes two frames in 1.5 times the time of one.
     warm_up: float = 0.1
-    """Share of the steps in which a one-cycle rate rises."""
+    """Share of the steps in which the one-cycle rate rises."""
     num_validations: int = 5
-    """How often the validation points are looked at."""
+    """Number of validations, evenly spaced over the steps."""
     validation_frames: int = 12
-    """On at most this many frames, evenly spaced."""
+    """Most frames that a validation uses, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class FuseConfig:
-    """Fused depth."""
+    """Fusion of predictions with sparse points (`refinement.fusion`)."""
 
     long_side: int = 640
-    """It is computed at most this wide or high."""
+    """Fused depth is computed at most this wide or high."""
     sigmas: tuple[float, ...] = (64 / 1242, 32 / 1242, 16 / 1242, 8 / 1242)
-    """Widths of the Gaussians, as shares of the image width, coarse to fine."""
+    """Standard deviations of the Gaussians as shares of the image width, coarse to fine."""
     sigma_log: float = 0.2
-    """Width in log depth: pixels whose depths differ by about this share more speak little for each other."""
+    """Standard deviation in log depth: points hardly influence pixels whose depth differs by more."""
     prior: float = 0.5
-    """Weight of "no correction", in points of full weight."""
+    """Weight of zero correction, in points of full weight."""
     max_factor: float = 5.0
-    """Points that ask for more than this are taken for outliers."""
+    """Points that need a larger correction factor than this are ignored as outliers."""
     outlier_scale: float = 6.0
-    """Points whose log residual is this many times the clip's median count half (Cauchy's weights): errors of SfM
-    points have heavy tails."""
+    """Log residual, in multiples of the clip's median, at which Cauchy's weight is 1/2."""
+    # Errors of SfM points have heavy tails.
 
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """Dense targets: the unrefined network's depth, corrected by the training points around (DESIGN section 4)."""
+    """Dense targets: the unrefined network's depth, corrected by training points (docs/method.md)."""
 
     weight: float = 0.0
-    """What all pixels of a frame count together, where all its points count 1; 0: there are no dense targets. On a
-    generated street that is no example, 0.1 made the whole picture better by a twentieth (true depth) and held-out
-    points a little worse. Networks far from their domain are taught none."""
+    """Weight of the mean over a frame's pixels, relative to the mean over its points; 0: no dense targets. Clips
+    outside the network's domain get none."""
+    # 0.1, on a generated street that is not among the examples: 5 % less error over the whole picture (true depth), a
+    # little more at held-out points.
     pixels: int = 2048
-    """Of each frame, at random."""
+    """Random pixels of each frame."""
     fuse: FuseConfig = FuseConfig(long_side=320)
-    """How depth is corrected; smaller than what is shown, since it is read at a few places only."""
+    """Correction of the depth; smaller than for display, since only few pixels are sampled."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a preset stands for: everything between sparse points and refined weights."""
+    """All settings of a preset, from sparse points to refined weights."""
 
     align: AlignConfig
     weight: WeightConfig
     refine: RefineConfig
     propagate_frames: int = 0
-    """A point that was found in a frame also teaches this many frames before and after it, at the pixel where it must
-    lie in them: detectors miss most of what is there to be seen. Videos only: photos in no order share no views."""
+    """Points detected in a frame are also training points of this many frames before and after it, at their projection.
+    For videos only."""
+    # Detectors miss most points that are visible; unordered photos have no neighbors.
     dense: DenseConfig = DenseConfig()
 
 
@@ -293,8 +298,8 @@ _DEFAULT = Recipe(
     AlignConfig(),
     WeightConfig(),
     RefineConfig(
-        # 240 frames: METER-XXS takes less time for them than for 200 one by one, and has less error at validation
-        # points; networks that gain less by seeing two together take up to a fifth longer.
+        # 240 frames: METER-XXS takes less time for them than for 200 one by one, with a lower validation error;
+        # networks that gain less from batches of two take up to a fifth longer.
         steps=120,
         frames_per_step=2,
         match_time_budget=True,
@@ -317,53 +322,54 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class GroundTruthConfig:
-    """Ground truth to compare with."""
+    """Ground-truth depth for the comparison."""
 
     folder: Path
     scale: float | None = None
-    """depth in metres = value / scale; None: what the files state of themselves, else millimetres."""
+    """Depth in meters = value / scale; None: the scale stated in each file, else millimeters."""
     protocol: str = "plain"
+    """Name of an evaluation protocol (`evaluation.metrics.protocol`)."""
     median_scaling: bool = True
 
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What is written beside the report."""
+    """Optional output files."""
 
     exr: bool = False
-    """Depth as OpenEXR too."""
+    """Write depth also as OpenEXR."""
     pictures: bool = True
-    """Coloured depth, video, overlays and curves."""
+    """Write colored depth, video, overlays and curves."""
     clouds: bool = True
-    """Point clouds and meshes."""
+    """Write point clouds and meshes."""
     video_fps: float = 10.0
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run depends on, apart from the clip."""
+    """All settings of a run."""
 
     network: str = "bundled"
     weights_dir: Path | None = None
     preset: Preset = Preset.DEFAULT
     steps: int | None = None
-    """Instead of the preset's number."""
+    """Number of steps; None: the preset's."""
     objective: Objective = Objective.SFM
     trained: TrainableScope | None = None
-    """Instead of what preset and network choose."""
+    """Parameters to train; None: the choice of preset and network."""
     learning_rate: float | None = None
     lora_rank: int | None = None
     train_frames: tuple[str, ...] | None = None
-    """Names of the frames that are learnt from; None: all. Others still serve as neighbours and as source views."""
+    """Names of the frames to train on; None: all. Others still serve as source frames."""
     video: VideoConfig = VideoConfig()
     sfm: SfmConfig = SfmConfig()
     split: SplitConfig = SplitConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
     ground_truth: GroundTruthConfig | None = None
-    """None: what lies beside the clip (`ground_truth.find_companion_ground_truth`), if anything does."""
+    """None: the ground truth next to the clip, if there is any (`ground_truth.find_companion_ground_truth`)."""
     intrinsics: str | None = None
-    """As typed: "fx,fy,cx,cy[,k1,k2]" at the clip's size, or a JSON file."""
+    """Camera as "fx,fy,cx,cy[,k1,k2]" at the clip's size, or the path of a JSON file."""
     device: str = "auto"
     seed: int = 0
     force: bool = False
@@ -371,21 +377,21 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "objective", Objective(self.objective))  # its value will do
+            object.__setattr__(self, "objective", Objective(self.objective))  # accepts its value too
         except ValueError:
             raise ConfigError(f"There is no objective {self.objective!r}: choose {', '.join(Objective)}.") from None
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise ConfigError(f"the learning rate is {self.learning_rate}; choose more than 0 and less than 1.")
+            raise ConfigError(f"The learning rate is {self.learning_rate}; choose more than 0 and less than 1.")
         if self.lora_rank is not None and self.lora_rank < 1:
-            raise ConfigError(f"the rank of LoRA is {self.lora_rank}; choose 1 or more.")
+            raise ConfigError(f"The LoRA rank is {self.lora_rank}; choose 1 or more.")
         if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}; at least one step is needed.")
+            raise ConfigError(f"The number of steps is {self.steps}; choose 1 or more.")
         if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; choose 0 or more.")
+            raise ConfigError(f"The seed is {self.seed}; choose 0 or more.")
 
     @property
     def recipe(self) -> Recipe:
-        """The preset's recipe, with what was changed on top of it."""
+        """Recipe of the preset with the settings of this run."""
         recipe = RECIPES[self.preset]
         refine = replace(recipe.refine, objective=self.objective)
         given = {"trained": self.trained, "learning_rate": self.learning_rate, "lora_rank": self.lora_rank}

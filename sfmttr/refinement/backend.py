@@ -56,11 +56,11 @@ class Backend(Protocol):
         images: Tensor,
         stage: str,
         on_progress: OnProgress,
-        early: FeatureCache | None = None,
+        feature_cache: FeatureCache | None = None,
     ) -> np.ndarray:
         """Return the network's output (N, h', w') float32 for `images` (N, 3, h, w), as `predict_maps` does.
 
-        Only local backends add features to `early`.
+        Only local backends add stem features to `feature_cache`.
         """
         ...
 
@@ -92,9 +92,9 @@ class LocalBackend:
         images: Tensor,
         stage: str,
         on_progress: OnProgress,
-        early: FeatureCache | None = None,
+        feature_cache: FeatureCache | None = None,
     ) -> np.ndarray:
-        return predict_maps(network, images, self._compute, stage, on_progress, early)
+        return predict_maps(network, images, self._compute, stage, on_progress, feature_cache)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
         refinement = Refinement(task, self._compute)

@@ -1,4 +1,4 @@
-"""Forward passes over frames of a clip, with cached features of the network's early part where that is not trained."""
+"""Forward passes over frames of a clip, with cached stem features where the stem is not trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FrameForward:
     """Predicts depth of single frames.
 
     `images` (N, 3, h, w) are all frames, on the device of `network`; pixels of `excluded_frames` are never read.
-    `cache` holds early features by frame and is added to; None: nothing is cached.
+    `cache` holds stem features by frame, to be extended; None: nothing is cached.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FrameForward:
         with self._compute.autocast():
             if self._cache is None:
                 return self._network.predict_full(self._input(frames))[:, 0]
-            features = self._early_features(frames, self._cache)
+            features = self._stem_features(frames, self._cache)
             return self._network.pad_to_full(self._network.forward_from_stem(*features), hw)[:, 0]
 
     def _input(self, frames: Sequence[int]) -> Tensor:
@@ -53,7 +53,7 @@ class FrameForward:
             [self._network.stack_source_frames(self._images, frame, self._excluded_frames) for frame in frames]
         )
 
-    def _early_features(self, frames: Sequence[int], cache: FeatureCache) -> Sequence[Tensor]:
+    def _stem_features(self, frames: Sequence[int], cache: FeatureCache) -> Sequence[Tensor]:
         missing = [frame for frame in dict.fromkeys(frames) if frame not in cache]
         if missing:
             with torch.no_grad():  # not inference_mode: training differentiates through what comes after

@@ -61,7 +61,7 @@ class Refinement:
         self._config = replace(config, steps=steps_for_budget(config, network)) if caches else config
         self._parameters = select_trainable(self._network, names, training, config.lora_rank, task.seed)
         self._forward = FrameForward(
-            self._network, images, compute, task.excluded_frames, task.early if caches else None
+            self._network, images, compute, task.excluded_frames, task.feature_cache if caches else None
         )
         self._start = checkpoint
         self._optimizer: torch.optim.Optimizer | None = None

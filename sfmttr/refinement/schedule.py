@@ -9,7 +9,7 @@ from sfmttr.networks.base import DepthNetwork
 
 
 def steps_for_budget(config: RefineConfig, network: DepthNetwork) -> int:
-    """Return the number of steps on cached early features that take as long as `config.steps` full steps.
+    """Return the number of steps on cached stem features that take as long as `config.steps` full steps.
 
     Without `config.match_time_budget` it is `config.steps` itself.
     """

@@ -30,8 +30,8 @@ class RefineTask:
     """Frames whose pixels are never read, not even as source frames of others."""
     views: Mapping[int, TargetView] | None = None
     """Cameras and source views by frame, for photometric objectives."""
-    early: FeatureCache = field(default_factory=dict)
-    """Features of the network's early part that are computed already, on the device that refines."""
+    feature_cache: FeatureCache = field(default_factory=dict)
+    """Stem features by frame that are computed already, on the device that refines."""
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,24 @@ from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.lora import add_low_rank
 
 
-def trainable_parameters(network: DepthNetwork, trained: TrainableScope) -> dict[str, nn.Parameter]:
+def trainable_parameters(network: DepthNetwork, scope: TrainableScope) -> dict[str, nn.Parameter]:
     """Return the parameters of a scope by name; for LoRA, those of the layers that are adapted.
 
     Raises `NetworkError` when the scope has no parameters.
     """
     encoder = dict(network.encoder_parameters())
-    early = dict(network.stem_parameters())
+    stem = dict(network.stem_parameters())
     everything = dict(network.named_parameters())
     chosen = {
         TrainableScope.ENCODER: encoder,
-        TrainableScope.ENCODER_BUT_STEM: {n: p for n, p in encoder.items() if n not in early},
+        TrainableScope.ENCODER_BUT_STEM: {n: p for n, p in encoder.items() if n not in stem},
         TrainableScope.DECODER: {n: p for n, p in everything.items() if n not in encoder},
-        TrainableScope.ALL_BUT_STEM: {n: p for n, p in everything.items() if n not in early},
+        TrainableScope.ALL_BUT_STEM: {n: p for n, p in everything.items() if n not in stem},
         TrainableScope.ALL: everything,
         TrainableScope.LORA: encoder,
-    }[trained]
+    }[scope]
     if not chosen:
-        raise NetworkError(f"This network has no {trained} parameters of its own to train; choose another part.")
+        raise NetworkError(f"This network has no {scope} parameters of its own to train; choose another part.")
     return chosen
 
 
@@ -47,10 +47,10 @@ def resolve_training(config: RefineConfig, network: DepthNetwork) -> FinetuneSet
 
 
 def can_cache_stem(network: DepthNetwork, config: RefineConfig) -> bool:
-    """Return whether a refinement leaves the early part of `network` unchanged, so that its features can be cached."""
-    early = dict(network.stem_parameters())
+    """Return whether a refinement leaves the stem of `network` unchanged, so that its features can be cached."""
+    stem = dict(network.stem_parameters())
     trained = trainable_parameters(network, resolve_training(config, network).trained)
-    return bool(early) and trained.keys().isdisjoint(early)
+    return bool(stem) and trained.keys().isdisjoint(stem)
 
 
 def select_trainable(

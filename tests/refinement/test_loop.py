@@ -79,7 +79,7 @@ def case(half_fit: TinyNetwork, room: RenderedClip, room_frames: FrameSet) -> Ca
 
 
 def refine(case: Case, config: RefineConfig = QUICK, seed: int = 0, early: FeatureCache | None = None) -> RefineResult:
-    refinement = Refinement(replace(case.task(config, seed), early=early or {}), CPU)
+    refinement = Refinement(replace(case.task(config, seed), feature_cache=early or {}), CPU)
     for _ in refinement.steps():
         pass
     return refinement.result()
