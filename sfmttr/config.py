@@ -90,8 +90,8 @@ class BestTrial(StrEnum):
     """Criterion that selects the best trial of the strict model."""
 
     RANSAC = "most_inliers"
-    """Largest number of strict inliers, as in the paper. Where many points err by more than the strict threshold, several
-    scales have about the same number, and the choice between them is random."""
+    """Largest number of strict inliers, as in the paper. Where many points err by more than the strict threshold,
+    several scales have about the same number, and the choice between them is random."""
     MSAC = "least_relaxed"
     """Smallest squared error over all points, truncated at the threshold of the relaxed model (Torr and Zisserman, CVIU
     2000): the scale that keeps most of the clip for training."""
