@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import secrets
-import shutil
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
 from sfmttr.errors import RunFolderError
-from sfmttr.types import FrameSet, SkippedFrame
+from sfmttr.io.atomic import atomic_folder, explain_disk_errors
+from sfmttr.io.json_files import read_model, write_json
+from sfmttr.types import HW, FrameSet, SkippedFrame
 
 INDEX = "frames.json"
 VERSION = 1
@@ -35,8 +33,9 @@ class FrameStore:
     Compressing a picture takes longer than decoding it: `writers` does it meanwhile, for a few pictures at most.
     """
 
-    def __init__(self, folder: Path, writers: Executor) -> None:
-        self._folder, self._writers = folder, writers
+    def __init__(self, part: Path, folder: Path, writers: Executor) -> None:
+        """`part`: where the files are written; `folder`: what it becomes, for messages."""
+        self._part, self._folder, self._writers = part, folder, writers
         self._hash = hashlib.sha256()
         self._pending: deque[Future[None]] = deque()
         self.files: list[str] = []
@@ -52,7 +51,7 @@ class FrameStore:
         name = f"{len(self.files):06d}.png"
         pixels = np.asarray(rgb)  # first: it decodes what is not decoded yet, which two threads must not do at once
         # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
-        save = partial(rgb.save, self._folder / name, compress_level=1, compress_type=zlib.Z_RLE)
+        save = partial(rgb.save, self._part / name, compress_level=1, compress_type=zlib.Z_RLE)
         self._pending.append(self._writers.submit(save))
         self._hash.update(repr(pixels.shape).encode())
         self._hash.update(pixels.tobytes())
@@ -61,13 +60,12 @@ class FrameStore:
     def write_index(self, frames: FrameSet) -> None:
         """End with `frames.json`. Raises `RunFolderError` when the disk does not take it, or a picture before it."""
         self._wait(0)
-        with _disk_errors(self._folder.parent):
-            (self._folder / INDEX).write_text(to_json(frames), encoding="utf-8")
+        write_json(self._part / INDEX, FramesIndex.of(frames), indent=1)
 
     def _wait(self, most: int) -> None:
         """Until at most `most` pictures are still being written."""
         while len(self._pending) > most:
-            with _disk_errors(self._folder.parent):
+            with explain_disk_errors(self._folder):
                 self._pending.popleft().result()
 
 
@@ -77,43 +75,43 @@ def frame_store(folder: Path) -> Iterator[FrameStore]:
 
     An earlier frame set in `folder` is replaced. Raises `RunFolderError` when something else is in there.
     """
-    with _disk_errors(folder):
+    with explain_disk_errors(folder):
         _refuse_foreign(folder)
-    token = secrets.token_hex(4)
-    partial_folder = folder.with_name(f".{folder.name}.{token}.partial")
-    replaced = folder.with_name(f".{folder.name}.{token}.old")
-    try:
-        with _disk_errors(folder):
-            partial_folder.mkdir(parents=True)
-        with ThreadPoolExecutor(max_workers=2) as writers:
-            yield FrameStore(partial_folder, writers)
-        with _disk_errors(folder):
-            if folder.exists():
-                folder.rename(replaced)
-            partial_folder.rename(folder)
-    finally:
-        # After a good end only what was replaced is left to remove.
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    # Sizes of the files are checked before they are used again: waiting for the disk would only take time.
+    with atomic_folder(folder, sync=False) as part, ThreadPoolExecutor(max_workers=2) as writers:
+        yield FrameStore(part, folder, writers)
 
 
-def to_json(frames: FrameSet) -> str:
-    """Everything but the folder, so that a run may be moved."""
-    values = {key: value for key, value in asdict(frames).items() if key != "folder"}
-    return json.dumps({"version": VERSION, **values}, indent=1)
+@dataclass(frozen=True)
+class FramesIndex:
+    """Content of `frames.json`: a `FrameSet` without its folder, so that a run may be moved."""
 
+    # Another version may mean other things by the same keys.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-def from_json(text: str, folder: Path) -> FrameSet:
-    """The frame set that `to_json` wrote. Raises ValueError, KeyError or TypeError when it did not."""
-    values: dict[str, Any] = json.loads(text)
-    if values.pop("version") != VERSION:
-        raise ValueError("another version")
-    skipped = tuple(SkippedFrame(**each) for each in values.pop("skipped"))
-    expected = {field.name for field in fields(FrameSet)} - {"folder", "skipped"}
-    if values.keys() != expected:
-        raise ValueError(f"fields differ: {sorted(values.keys() ^ expected)}")
-    tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return FrameSet(folder=folder, skipped=skipped, **tuples)
+    version: int
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    time_s: tuple[float, ...]
+    hw: HW
+    source_hw: HW
+    source_count: int
+    from_video: bool
+    content_hash: str
+    focal_prior_px: float | None
+    skipped: tuple[SkippedFrame, ...]
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"version {self.version}, expected {VERSION}")
+
+    @classmethod
+    def of(cls, frames: FrameSet) -> FramesIndex:
+        return cls(VERSION, **{name: value for name, value in vars(frames).items() if name != "folder"})
+
+    def frame_set(self, folder: Path) -> FrameSet:
+        return FrameSet(folder, **{name: value for name, value in vars(self).items() if name != "version"})
 
 
 def frame_set_from_folder(folder: Path) -> FrameSet:
@@ -122,14 +120,14 @@ def frame_set_from_folder(folder: Path) -> FrameSet:
     Raises `RunFolderError` when `folder` holds none, or images of it are gone.
     """
     try:
-        frames = from_json((folder / INDEX).read_text(encoding="utf-8"), folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        frames = read_model(folder / INDEX, FramesIndex).frame_set(folder)
+    except (RunFolderError, ValueError) as error:
         raise RunFolderError(f"{folder} holds no frames of ours; start the run again in an empty folder") from error
     # Names come from a file that may have been tampered with: nothing outside of the folder is ever read.
     missing = [name for name in frames.files if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise RunFolderError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more frames; start the run again")
-    return replace(frames, folder=folder)
+    return frames
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -138,14 +136,3 @@ def _refuse_foreign(folder: Path) -> None:
     )
     if not ours_or_empty:
         raise RunFolderError(f"{folder} holds something else; choose an empty folder for the frames")
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turns what the file system raises while writing into one clear sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFolderError(f"the disk that holds {folder} is full; free some space and start again") from error
-        raise RunFolderError(f"cannot write {folder} ({error.strerror or error}); choose another folder") from error

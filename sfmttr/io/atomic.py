@@ -1,4 +1,7 @@
-"""The run folder: a manifest that says what was made from what, atomic writes, and JSON that can be published."""
+"""Files and folders that appear whole or not at all: written beside their place, then renamed.
+
+A killed process leaves at most temporary files, whose names begin with `TEMPORARY_PREFIX`.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,28 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into errors that say what to do."""
+    """Turn a full disk or missing permission while `path` is written into a RunFolderError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFolderError(f"disk full while writing {path.name}; free some space and run again") from error
-        # What a caller reads while it writes may be forbidden too; that is not for us to explain.
-        is_about_us = error.filename is None or str(error.filename).startswith(str(path.parent))
-        if is_about_us and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunFolderError(f"the disk that holds {path} is full; free some space and run again") from error
+        # The caller may also read while it writes: an error with another file is not explained here.
+        is_ours = error.filename is None or str(error.filename).startswith(str(path.parent))
+        if is_ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunFolderError(f"no permission to write {path}; choose another folder") from error
         raise
 
 
 def _temporary_sibling(path: Path) -> Path:
+    """Return a fresh name beside `path`."""
     # The suffix stays last, because libraries choose the format by it; the folder stays, because a rename is atomic
     # only within one file system.
     return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or folder is on disk."""
+    """Wait until a file or folder is on disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -52,7 +56,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes `path` at the end, or vanishes on any error.
+    """Yield a temporary path to write to; it becomes `path` at the end, or is deleted on any error.
 
     Raises RunFolderError when the disk is full or the folder cannot be written; `path` is then what it was before.
     """
@@ -69,10 +73,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder to fill; it replaces `path` at the end, or vanishes on any error.
+def atomic_folder(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield an empty temporary folder to fill; it replaces `path` at the end, or is deleted on any error.
 
-    Raises RunFolderError as `atomic_file` does; `path` is then what it was before.
+    `sync`: wait until every file is on disk, so that the content survives a power failure; without it the folder may
+    then hold files cut short, which is enough where sizes are checked before use. Raises RunFolderError as
+    `atomic_file` does; `path` is then what it was before.
     """
     with explain_disk_errors(path):
         part = _temporary_sibling(path)
@@ -81,17 +87,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             part.mkdir()
         try:
             yield part
-            for file in part.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+            if sync:
+                for file in part.rglob("*"):
+                    if file.is_file():
+                        _sync(file)
             _replace_folder(part, path)
-            _sync_folder(path.parent)
+            if sync:
+                _sync_folder(path.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Move `new` to `path`. A full folder cannot be replaced in one call, so the old one steps aside first."""
+    """Move folder `new` to `path`. A full folder cannot be replaced in one call, so the old one is renamed first."""
     old = _temporary_sibling(path)
     had_old = path.exists()
     if had_old:
@@ -107,10 +115,10 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def explain_mkdir_errors(path: Path) -> Iterator[None]:
-    """Say that a folder cannot be where it is wanted: below a file, or under a name that is too long."""
+    """Turn the failure to create the folder `path` (below a file, or its name too long) into a RunFolderError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
-            raise RunFolderError(f"{path} cannot be made ({error.strerror}); choose another folder") from error
+            raise RunFolderError(f"{path} cannot be created ({error.strerror}); choose another folder") from error
         raise

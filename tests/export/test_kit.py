@@ -375,7 +375,7 @@ def test_nothing_is_left_when_writing_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
-    with pytest.raises(RunFolderError, match="disk full"):
+    with pytest.raises(RunFolderError, match="is full; free some space"):
         build_kit(exported.run, exported.export, tmp_path / "out" / "kit.zip")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -152,7 +152,7 @@ def test_exr_on_a_full_disk(tmp_path, monkeypatch):
         raise RuntimeError("Failed to write pixel data. No space left on device.")
 
     monkeypatch.setattr(exr.File, "write", write)
-    with pytest.raises(RunFolderError, match="disk full"):
+    with pytest.raises(RunFolderError, match="is full; free some space"):
         write_depth_exr(tmp_path / "d.exr", _depth(), "frame")
     assert not list(tmp_path.iterdir())
 

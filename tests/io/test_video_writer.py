@@ -69,6 +69,6 @@ def test_full_disk(tmp_path, monkeypatch):
         raise av.error.OSError(errno.ENOSPC, "No space left on device", "c.mp4")
 
     monkeypatch.setattr(video_writer, "_video_frame", full)
-    with pytest.raises(RunFolderError, match="disk full"):
+    with pytest.raises(RunFolderError, match="is full; free some space"):
         write_comparison_video(tmp_path / "c.mp4", _frames(), 10)
     assert not list(tmp_path.iterdir())

@@ -217,7 +217,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, monkeypat
     write_json(tmp_path / "a.json", 1)
     monkeypatch.setattr(os, "fsync", full)
     for writing in (lambda: write_json(tmp_path / "a.json", 2), lambda: RunFolder(tmp_path / "run")):
-        with pytest.raises(RunFolderError, match="disk full"):
+        with pytest.raises(RunFolderError, match="is full; free some space"):
             writing()
     assert read_json(tmp_path / "a.json") == 1
     assert not list((tmp_path / "run").iterdir())
