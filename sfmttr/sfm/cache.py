@@ -10,18 +10,18 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from sfmttr.config import SfmConfig
-from sfmttr.errors import ReconstructionError
+from sfmttr.errors import ReconstructionError, RunFolderError
+from sfmttr.io.atomic import TEMPORARY_PREFIX, atomic_folder
+from sfmttr.io.json_files import read_model, write_json
 from sfmttr.sfm.protocol import RAW_FILE, RawModel, Recipe
 from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 
@@ -29,11 +29,13 @@ _log = logging.getLogger(__name__)
 CARD_FILE = "sfm.json"
 KEPT = 100
 """In the cache, at most: each takes some megabytes."""
-_CACHED = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\.[0-9a-f]{32}\.(new|old)")
+_CACHED = re.compile(
+    rf"({re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{8}}-)?[0-9a-f]{{32}}"
+    r"|\.[0-9a-f]{32}\.[0-9a-f]{32}\.(new|old)"  # temporary names of version 0.1
+)
 """A reconstruction, or what a killed process left of one."""
 _FORMAT = 3
 """Counted up when what is stored changes its meaning: older caches are then not used."""
-_MAY_BE_NONE = {field.name for field in fields(SfmHealth) if field.default is None}
 _MODEL_FILES = ("cameras", "images", "points3D")
 
 
@@ -58,22 +60,18 @@ def _is_whole(folder: Path) -> bool:
 def publish(source: Path, folder: Path, model: SparseModel) -> None:
     """Copy a finished rung and the card of its model to `folder`, in one step, replacing what was there."""
     card = Card(model.health, model.rung, model.attempts, model.seconds)
-    (source / CARD_FILE).write_text(json.dumps(_nan_to_none(asdict(card)), indent=1, sort_keys=True), encoding="utf-8")
-    _copy_whole(source, folder)
+    write_json(source / CARD_FILE, card, indent=1, sort_keys=True)
+    _copy_folder(source, folder)
 
 
 def read_card(folder: Path) -> Card:
     """The card that `publish` wrote. Raises `ReconstructionError`."""
     if not _is_whole(folder):
         raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
-    values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    card: dict[str, Any] = {
-        name: math.nan if value is None and name not in _MAY_BE_NONE else value
-        for name, value in values["health"].items()
-    }
-    card["concerns"] = tuple(card["concerns"])
-    attempts = tuple(SfmAttempt(**attempt) for attempt in values["attempts"])
-    return Card(SfmHealth(**card), values["rung"], attempts, values["seconds"])
+    try:
+        return read_model(folder / CARD_FILE, Card, advice="run structure-from-motion again")
+    except RunFolderError as error:
+        raise ReconstructionError(str(error)) from error
 
 
 def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> str:
@@ -101,8 +99,8 @@ def restore(cached: Path, folder: Path) -> bool:
         return False
     try:
         os.utime(cached)  # it is of use: `sweep` takes others first
-        _copy_whole(cached, folder)
-    except OSError as error:
+        _copy_folder(cached, folder)
+    except (OSError, RunFolderError) as error:
         _log.warning("a kept reconstruction cannot be used (%s); it is made anew", error)
         return False
     return True
@@ -113,9 +111,9 @@ def keep(folder: Path, cached: Path) -> None:
     a full disk, or one that may not be written, is no reason to lose what was computed."""
     try:
         if not _is_whole(cached):
-            _copy_whole(folder, cached)
+            _copy_folder(folder, cached)
         sweep(cached.parent, most=KEPT)
-    except OSError as error:
+    except (OSError, RunFolderError) as error:
         _log.warning("the reconstruction cannot be kept for another run (%s)", error)
 
 
@@ -135,30 +133,12 @@ def sweep(cache: Path, keep_s: float = math.inf, most: float = math.inf) -> int:
     return len(gone)
 
 
-def _copy_whole(source: Path, target: Path) -> None:
+def _copy_folder(source: Path, target: Path) -> None:
     """Copy the files of `source` so that `target` is complete at any moment that it exists."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex}.{end}") for end in ("new", "old"))
-    try:
-        fresh.mkdir()
+    with atomic_folder(target, sync=False) as part:
         for file in source.iterdir():
-            if file.is_file():
-                shutil.copy2(file, fresh / file.name)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _nan_to_none(value: object) -> object:
-    """JSON has no nan."""
-    if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_nan_to_none(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+            if file.is_file() and not file.name.startswith(TEMPORARY_PREFIX):
+                shutil.copy2(file, part / file.name)
 
 
 # ------------------------------------------------------------------------------------------ given models

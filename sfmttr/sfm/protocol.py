@@ -5,15 +5,15 @@ Imports neither pycolmap nor torch: both sides read it.
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from sfmttr.config import SfmConfig
+from sfmttr.io.atomic import atomic_file
+from sfmttr.io.json_files import read_model, write_json
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
@@ -126,17 +126,6 @@ class Job:
     time_limit_s: float = 900.0
     """The child ends mapping by itself after this long and hands over what it has."""
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        values = json.loads(text)
-        recipe = dict(values.pop("recipe"))
-        recipe["mapper"], recipe["extractor"] = Mapper(recipe["mapper"]), Extractor(recipe["extractor"])
-        tuples = {name: tuple(values[name]) for name in ("files", "subset", "camera_params")}
-        return cls(**(values | tuples), recipe=Recipe(**recipe))
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -160,18 +149,14 @@ class Facts:
     """A message in plain words when the task failed in a known way."""
 
     def write(self, folder: Path) -> None:
-        part = folder / f"{FACTS_FILE}.part"  # the child may be killed at any moment
-        part.write_text(json.dumps(asdict(self), sort_keys=True, indent=1), encoding="utf-8")
-        part.replace(folder / FACTS_FILE)
+        """Write the file atomically: the child may be killed at any moment."""
+        write_json(folder / FACTS_FILE, self, indent=1, sort_keys=True)
 
     @classmethod
     def read(cls, folder: Path) -> Facts:
-        """What `write` wrote; empty facts when the child did not come that far."""
+        """Return what `write` wrote, or an empty value when the child did not come that far."""
         path = folder / FACTS_FILE
-        if not path.exists():
-            return cls()
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**(values | {"model_sizes": tuple(values["model_sizes"])}))
+        return read_model(path, cls) if path.exists() else cls()
 
 
 @dataclass(frozen=True)
@@ -205,10 +190,8 @@ class RawModel:
 
     def write(self, folder: Path) -> None:
         """Write the file in one step: the parent may end this process at any moment, and takes what is there."""
-        partial = folder / f"{RAW_FILE}.part"
-        with partial.open("wb") as file:
+        with atomic_file(folder / RAW_FILE) as part, part.open("wb") as file:
             np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
-        os.replace(partial, folder / RAW_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> RawModel:

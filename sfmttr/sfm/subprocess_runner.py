@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfmttr.io.json_files import write_json
 from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, Facts, Job, SfmPhase
 from sfmttr.utils import child_process
 
@@ -59,7 +60,7 @@ def run_job(job: Job, workspace: Path, report: Callable[[StageProgress], None], 
     output = Path(job.output)
     output.mkdir(parents=True, exist_ok=True)
     job_file, log_file = workspace / JOB_FILE, workspace / LOG_FILE
-    job_file.write_text(job.to_json(), encoding="utf-8")
+    write_json(job_file, job)
     with log_file.open("wb") as log:
         child = child_process.start(worker_command(job_file), log)
         try:

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from sfmttr.io.json_files import read_model
 from sfmttr.sfm import colmap
 from sfmttr.sfm.colmap import Report
 from sfmttr.sfm.protocol import Facts, Job, Mapper, SfmPhase
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> None:
         with lock:
             events.write(json.dumps([stage, done, total]) + "\n")
 
-    job = Job.from_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    job = read_model(Path(arguments[0]), Job)
     colmap.prepare(job.seed)
     {"rung": run_rung, "import": run_import}[job.task](job, report)
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sfmttr.config import SfmConfig
 from sfmttr.errors import Cancelled, ReconstructionError
+from sfmttr.io.json_files import read_model, write_json
 from sfmttr.refinement import trust_gate
 from sfmttr.sfm import cache, reconstruction
 from sfmttr.sfm import colmap as sfm_colmap
@@ -513,7 +514,8 @@ def test_child_ends_when_its_parent_dies(tmp_path: Path) -> None:
 
 def test_job_and_facts_survive_json(tmp_path: Path) -> None:
     job = Job("rung", "out", files=("a.png",), camera_params=(1.0, 2.0), recipe=Recipe("x", mapper=Mapper.GLOBAL))
-    assert Job.from_json(job.to_json()) == job
+    write_json(tmp_path / "job.json", job)
+    assert read_model(tmp_path / "job.json", Job) == job
     facts = Facts(seconds={"features": 1.0}, median_features=3.0, degenerate_ratio=0.5, model_sizes=(2, 77))
     facts.write(tmp_path)
     assert replace(Facts.read(tmp_path), displacement_ratio=0.0) == replace(facts, displacement_ratio=0.0)
