@@ -1,6 +1,6 @@
-"""Pixels, cameras and transforms. The only place where pixel coordinates become sampling coordinates.
+"""Pixels, cameras and transforms. Only this module converts pixel coordinates to sampling coordinates.
 
-Pixel convention (COLMAP's): the centre of the top-left pixel is (0.5, 0.5), the image spans [0, W] x [0, H]. So
+Pixel convention (COLMAP's): the center of the top-left pixel is (0.5, 0.5), the image spans [0, W] x [0, H]. So
 coordinates scale with image size without an offset, and `grid = 2 * xy / wh - 1` is right for
 `torch.nn.functional.grid_sample(align_corners=False)` at *any* resolution of the sampled map.
 """
@@ -20,29 +20,29 @@ Values = TypeVar("Values", np.ndarray, Tensor)
 
 
 def grid_from_pixels(xy_px: np.ndarray, hw: HW) -> np.ndarray:
-    """Sampling coordinates in [-1, 1] of pixels (..., 2) of an image of size `hw`, for `align_corners=False`."""
+    """Convert pixels (..., 2) of an image of size `hw` to sampling coordinates in [-1, 1] (`align_corners=False`)."""
     return (2.0 * np.asarray(xy_px, np.float64) / np.array([hw[1], hw[0]], np.float64) - 1.0).astype(np.float32)
 
 
 def pixels_from_grid(grid: np.ndarray, hw: HW) -> np.ndarray:
-    """(N, 2) pixels of `grid` (N, 2): the inverse of `grid_from_pixels`."""
+    """Convert sampling coordinates (N, 2) to pixels (N, 2): the inverse of `grid_from_pixels`."""
     return (grid + 1) * 0.5 * np.array([hw[1], hw[0]])
 
 
 def sample(maps: Tensor, grid: Tensor, *, mode: str = "bilinear") -> Tensor:
-    """Values of `maps` (C, H, W) at `grid` (M, 2): (C, M). Beyond the outermost pixel centres: the border."""
+    """Sample `maps` (C, H, W) at `grid` (M, 2): (C, M). Border values extend beyond the outermost pixel centers."""
     values = functional.grid_sample(maps[None], grid[None, None], mode=mode, padding_mode="border", align_corners=False)
     return values[0, :, 0]
 
 
 def sample_numpy(values: np.ndarray, grid: np.ndarray, *, mode: str = "bilinear") -> np.ndarray:
-    """`sample` for one numpy map (H, W) and `grid` (M, 2): (M,) float32."""
+    """Sample one numpy map (H, W) at `grid` (M, 2) like `sample`: (M,) float32."""
     maps = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
     return sample(maps, torch.from_numpy(np.ascontiguousarray(grid, np.float32)), mode=mode)[0].numpy()
 
 
 def resize_numpy(values: np.ndarray, hw: HW) -> np.ndarray:
-    """Bilinear resize of one map (H, W) to `hw`, in the pixel convention above."""
+    """Resize one map (H, W) bilinearly to `hw`, in the pixel convention above."""
     if values.shape == hw:
         return np.ascontiguousarray(values, np.float32)
     maps = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
@@ -55,7 +55,7 @@ def transform(target_from_source: np.ndarray, xyz_in_source: np.ndarray) -> np.n
 
 
 def inverse_rigid(target_from_source: np.ndarray) -> np.ndarray:
-    """`source_from_target` of a rigid (4, 4) transform."""
+    """Return `source_from_target`, the inverse of a rigid (4, 4) transform."""
     source_from_target = np.eye(4)
     rotation = target_from_source[:3, :3].T
     source_from_target[:3, :3] = rotation
@@ -64,7 +64,7 @@ def inverse_rigid(target_from_source: np.ndarray) -> np.ndarray:
 
 
 def _distorted(camera: Camera, u: Values, v: Values) -> tuple[Values, Values]:
-    """Normalised image coordinates to distorted ones (OpenCV's model), of arrays or tensors."""
+    """Distort normalized image coordinates (OpenCV's model), as arrays or tensors."""
     r2 = u * u + v * v
     radial = 1 + r2 * (camera.k1 + r2 * camera.k2)
     du = 2 * camera.p1 * u * v + camera.p2 * (r2 + 2 * u * u)
@@ -73,18 +73,18 @@ def _distorted(camera: Camera, u: Values, v: Values) -> tuple[Values, Values]:
 
 
 def _distort(camera: Camera, uv: np.ndarray) -> np.ndarray:
-    """Normalised image coordinates (N, 2) to distorted ones."""
+    """Distort normalized image coordinates (N, 2)."""
     return np.stack(_distorted(camera, uv[:, 0], uv[:, 1]), axis=1)
 
 
 def project(camera: Camera, xyz_in_cam: np.ndarray) -> np.ndarray:
-    """Pixels (N, 2) of points (N, 3) in front of the camera."""
+    """Project points (N, 3) in front of the camera to pixels (N, 2)."""
     uv = _distort(camera, xyz_in_cam[:, :2] / xyz_in_cam[:, 2:])
     return uv * [camera.fx, camera.fy] + [camera.cx, camera.cy]
 
 
 def grid_of_points(camera: Camera, xyz_in_cam: Tensor) -> Tensor:
-    """`project`, then `grid_from_pixels`, of points (N, 3) in front of the camera: (N, 2), differentiable."""
+    """Project points (N, 3) in front of the camera to sampling coordinates (N, 2); differentiable."""
     u, v = _distorted(camera, *(xyz_in_cam[:, i] / xyz_in_cam[:, 2] for i in (0, 1)))
     height, width = camera.hw
     x, y = u * camera.fx + camera.cx, v * camera.fy + camera.cy
@@ -92,7 +92,7 @@ def grid_of_points(camera: Camera, xyz_in_cam: Tensor) -> Tensor:
 
 
 def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Points (N, 3) in the camera, of pixels (N, 2) with camera z `depth` (N,)."""
+    """Unproject pixels (N, 2) with camera z `depth` (N,) to points (N, 3) in the camera."""
     distorted = (np.asarray(xy_px, np.float64) - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
     uv = distorted.copy()
     if any((camera.k1, camera.k2, camera.p1, camera.p2)):
@@ -106,6 +106,6 @@ def unproject(camera: Camera, xy_px: np.ndarray, depth: np.ndarray) -> np.ndarra
 
 
 def pixel_centers(hw: HW) -> np.ndarray:
-    """(H * W, 2) pixel coordinates of all pixel centres, row by row."""
+    """Return the pixel coordinates (H * W, 2) of all pixel centers, row by row."""
     y, x = np.mgrid[0 : hw[0], 0 : hw[1]]
     return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1)

@@ -1,9 +1,9 @@
-"""The data that flows between stages: frozen values with shapes checked once, here.
+"""Values that pass between stages: frozen, with shapes checked on construction.
 
-Conventions (DESIGN section 3)
+Conventions (docs/architecture.md)
 - Camera axes are OpenCV's: x right, y down, z forward. Depth is camera z, never ray length.
 - Transforms are named `target_from_source`; sizes are `(height, width)` and named `hw`.
-- Pixels are COLMAP's: the centre of the top-left pixel is (0.5, 0.5).
+- Pixels are COLMAP's: the center of the top-left pixel is (0.5, 0.5).
 - "SfM units" are the arbitrary length unit of one reconstruction.
 """
 
@@ -18,21 +18,22 @@ import numpy as np
 from PIL import Image
 
 HW = tuple[int, int]
+"""Height and width in pixels."""
 
 
 class DepthKind(StrEnum):
-    """What a depth value means. Values of different kinds never mix."""
+    """Meaning of depth values. Values of different kinds are never mixed."""
 
     METRIC = "metric"
-    """Metres."""
+    """Meters."""
     SCALE_INVARIANT = "scale_invariant"
-    """Network units: metres up to one unknown factor for the network."""
+    """Network units: meters up to one unknown factor per network."""
     AFFINE_DISPARITY = "affine_disparity"
     """Inverse depth up to an unknown scale and shift."""
 
     @property
     def as_depth(self) -> DepthKind:
-        """Of the depth that is made of it: what is made of disparity is depth up to scale."""
+        """Kind after conversion to depth: disparity becomes scale-invariant depth."""
         return DepthKind.SCALE_INVARIANT if self is DepthKind.AFFINE_DISPARITY else self
 
 
@@ -67,11 +68,11 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called from long stages. It may raise `Cancelled`; a stage then cleans up and lets it through."""
+"""Called during long stages. It may raise `Cancelled`, which a stage propagates after cleaning up."""
 
 
 def ignore_progress(progress: Progress) -> None:
-    """The `OnProgress` of callers that do not want any."""
+    """Ignore progress: the default `OnProgress`."""
 
 
 # --------------------------------------------------------------------------------------- frames
@@ -79,7 +80,7 @@ def ignore_progress(progress: Progress) -> None:
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame of the source that was meant to be used and was not."""
+    """A frame of the source that was selected but could not be used."""
 
     name: str
     reason: str
@@ -91,7 +92,7 @@ class Frame:
 
     name: str
     number: int
-    """Index of the frame in its source (video frame number, or position in name order)."""
+    """Index of the frame in its source: video frame number, or position in name order."""
     time_s: float
     rgb: np.ndarray
     """(H, W, 3) uint8, sRGB."""
@@ -99,28 +100,28 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameSet:
-    """The chosen frames of a clip, stored as image files; pixels stay on disk until read."""
+    """Selected frames of a clip, stored as image files that are read on demand."""
 
     folder: Path
-    """Holds one lossless image a frame, at `hw`."""
+    """Folder with one lossless image per frame, of size `hw`."""
     files: tuple[str, ...]
     """File names within `folder`, in time order."""
     names: tuple[str, ...]
-    """Names that ground truth is matched by: the stem of the source image, or of a video's frame its number."""
+    """Names for matching ground truth: the stem of the source image, or the frame number in the video."""
     numbers: tuple[int, ...]
     """Index of each frame in the source."""
     time_s: tuple[float, ...]
     hw: HW
     """Size of the stored frames."""
     source_hw: HW
-    """Size in the source, after rotation."""
+    """Size in the source, after rotation to the upright orientation."""
     source_count: int
-    """Frames in the source; 0 when unknown."""
+    """Number of frames in the source; 0 when unknown."""
     from_video: bool
     content_hash: str
-    """sha256 over the stored pixels and their order."""
+    """SHA-256 of the stored pixels in order."""
     focal_prior_px: float | None
-    """Focal length from EXIF at size `hw`, if there was any."""
+    """Focal length from EXIF, in pixels at size `hw`; None when there is none."""
     skipped: tuple[SkippedFrame, ...] = ()
 
     def __post_init__(self) -> None:
@@ -132,9 +133,11 @@ class FrameSet:
         return len(self.files)
 
     def path(self, i: int) -> Path:
+        """Path of the image of frame `i`."""
         return self.folder / self.files[i]
 
     def read(self, i: int) -> Frame:
+        """Read frame `i` into memory."""
         with Image.open(self.path(i)) as image:
             rgb = np.asarray(image.convert("RGB"))
         return Frame(self.names[i], self.numbers[i], self.time_s[i], rgb)
@@ -145,7 +148,7 @@ class FrameSet:
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole camera with OpenCV's radial and tangential distortion, in pixels of an image of size `hw`."""
+    """Pinhole camera with OpenCV's radial and tangential distortion (COLMAP's OPENCV), in pixels of size `hw`."""
 
     hw: HW
     fx: float
@@ -159,17 +162,18 @@ class Camera:
 
     @property
     def horizontal_view_deg(self) -> float:
+        """Horizontal field of view."""
         return float(np.degrees(2 * np.arctan(self.hw[1] / (2 * self.fx))))
 
     def scaled_to(self, hw: HW) -> Camera:
-        """The same camera for the image resized to `hw` (COLMAP pixels scale without an offset)."""
+        """Return the camera of the image resized to `hw`. COLMAP's pixel coordinates scale without an offset."""
         sy, sx = hw[0] / self.hw[0], hw[1] / self.hw[1]
         return Camera(hw, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, self.k1, self.k2, self.p1, self.p2)
 
 
 @dataclass(frozen=True)
 class SparsePoints:
-    """The 3D points of a reconstruction."""
+    """3D points of a reconstruction."""
 
     xyz_in_world: np.ndarray
     """(P, 3) float64, SfM units."""
@@ -178,9 +182,9 @@ class SparsePoints:
     error_px: np.ndarray
     """(P,) float32, mean reprojection error over the point's track, pixels of the stored frames."""
     track_length: np.ndarray
-    """(P,) int32, number of frames that see the point."""
+    """(P,) int32, number of frames in which the point is observed."""
     triangulation_angle_deg: np.ndarray
-    """(P,) float32, largest angle between two of its rays."""
+    """(P,) float32, largest angle between two viewing rays of the point."""
 
     def __post_init__(self) -> None:
         count = len(self.xyz_in_world)
@@ -196,7 +200,7 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class SparseView:
-    """One registered frame and the points that it sees (depth > 0 only, inside the image only)."""
+    """A registered frame with its observed points: those inside the image with depth > 0."""
 
     frame: int
     """Position in the `FrameSet`."""
@@ -205,7 +209,7 @@ class SparseView:
     cam_from_world: np.ndarray
     """(4, 4) float64, rigid, SfM units."""
     xy_px: np.ndarray
-    """(M, 2) float32, where the point was seen, pixels of the stored frames."""
+    """(M, 2) float32, observed position of the point, in pixels of the stored frames."""
     depth: np.ndarray
     """(M,) float32 > 0, camera z of the point, SfM units."""
     point: np.ndarray
@@ -221,7 +225,7 @@ class SparseView:
 
 @dataclass(frozen=True)
 class SfmHealth:
-    """The health card: what a reconstruction says about itself, without looking at any network."""
+    """Quality of a reconstruction, measured without any network."""
 
     registered: int
     total: int
@@ -233,25 +237,26 @@ class SfmHealth:
     horizontal_view_deg: float
     median_triangulation_angle_deg: float
     step_evenness: float
-    """Standard deviation over mean of the distance between neighbouring cameras per second; even paths are near 0."""
+    """Coefficient of variation of the camera's speed: 0 for uniform motion, larger for uneven motion."""
     degenerate_pair_ratio: float
-    """Share of verified image pairs that a homography (planar scene or pure rotation) explains; nan when unknown."""
+    """Share of verified image pairs explained by a homography (planar scene or pure rotation); NaN when unknown."""
     score: float
-    """0 (does not fit itself) to 1 (healthy)."""
+    """Overall score, from 0 (inconsistent) to 1 (healthy)."""
     concerns: tuple[str, ...]
-    """What lowered the score, in plain words."""
+    """Reasons for a low score, as clauses for the user."""
     advice: str
-    """One sentence on what may help; empty when healthy."""
+    """One sentence with advice; empty when healthy."""
     halves_disagreement: float | None = None
-    """Median |log ratio| between depths from the earlier and from the later part of the clip; 1 when a part alone finds
-    no model. Measured only when the other figures leave doubt; None when it was not."""
+    """Median |log ratio| of depths reconstructed from the first and from the second half of the clip; 1 when a half
+    gives no model; None when not measured, because the other figures decide."""
 
 
 @dataclass(frozen=True)
 class SfmAttempt:
-    """One rung of the retry ladder."""
+    """One attempt of the retry policy."""
 
     rung: str
+    """Name of the attempt's settings."""
     registered: int
     points: int
     seconds: float
@@ -267,7 +272,7 @@ class SparseModel:
     points: SparsePoints
     health: SfmHealth
     rung: str
-    """Which rung of the ladder gave it, or "given" for a model that the user brought."""
+    """Name of the attempt that succeeded, or "given" for a model from the user."""
     attempts: tuple[SfmAttempt, ...]
     seconds: float
     colmap_folder: Path
@@ -295,7 +300,7 @@ class NoModelReason(StrEnum):
 
 @dataclass(frozen=True)
 class NoModel:
-    """Structure-from-motion ran and found nothing to use."""
+    """Outcome of structure-from-motion without a usable model."""
 
     attempts: tuple[SfmAttempt, ...]
     total: int
@@ -314,7 +319,7 @@ class Depth:
     """Depth of one frame."""
 
     values: np.ndarray
-    """(H, W) float32; camera z > 0, or inverse depth when `kind` says so."""
+    """(H, W) float32; camera z > 0, or inverse depth when `kind` is affine disparity."""
     kind: DepthKind
 
     def __post_init__(self) -> None:

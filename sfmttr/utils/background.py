@@ -1,4 +1,4 @@
-"""Work in a thread of its own while the main one waits for something that leaves cores idle."""
+"""One background task in a thread, for use while the main thread waits and cores are idle."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sfmttr.types import OnProgress, Progress
 from sfmttr.utils.device import one_cpu_thread
 
 T = TypeVar("T")
-_TICK_S = 0.2
+_POLL_INTERVAL_S = 0.2
 
 
 class BackgroundTask(Generic[T]):
-    """One piece of work, on one thread of the CPU, that is begun when its time has come and is over with the context.
+    """A task on one CPU thread that is started on demand and ends with its context.
 
-        with BackgroundTask(work) as beside:
-            wait_for_something(tell=beside.start)
-            value = beside.result(on_progress)  # waits; None when it was never begun
+        with BackgroundTask(work) as task:
+            wait_for_something(on_idle=task.start)
+            value = task.result(on_progress)  # waits; None when it was never started
 
-    `work` is given an `OnProgress` to call now and then, which raises `Cancelled` once the context is left.
+    `work` gets an `OnProgress` to call repeatedly, which raises `Cancelled` once the context is left.
     """
 
     def __init__(self, work: Callable[[OnProgress], T]) -> None:
@@ -43,27 +43,27 @@ class BackgroundTask(Generic[T]):
         self._pool.shutdown()
 
     def start(self) -> None:
-        """Begin, if that was not done yet."""
+        """Start the task, unless it was started already."""
         if self._future is None:
             self._future = self._pool.submit(self._run)
 
     def result(self, on_progress: OnProgress) -> T | None:
-        """What the work came to, which is waited for, or what it raised; None when it was not begun.
+        """Wait for the task and return its result; None when it was not started.
 
-        `on_progress` hears how far it is, and may raise.
+        Exceptions of the task are raised here. `on_progress` is called with the task's progress, and may raise.
         """
         if self._future is None:
             return None
-        while not wait([self._future], _TICK_S).done:
+        while not wait([self._future], _POLL_INTERVAL_S).done:
             if self._latest is not None:
                 on_progress(self._latest)
         return self._future.result()
 
     def _run(self) -> T:
         with one_cpu_thread():
-            return self._work(self._tell)
+            return self._work(self._report)
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         if self._stopped.is_set():
             raise Cancelled("stopped")
         self._latest = progress

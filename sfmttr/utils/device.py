@@ -1,4 +1,4 @@
-"""The one place where device and precision are chosen."""
+"""Choice of device and precision."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DEVICE_HINT = "Leave --device at auto, or use --device cpu."
 
 @dataclass(frozen=True)
 class Compute:
-    """Where tensors live, and the precision that forward passes run in."""
+    """Device of tensors, and precision of forward passes."""
 
     device: torch.device
     autocast_dtype: torch.dtype | None
-    """None: full float32."""
+    """None: float32 throughout."""
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Context for a network's forward pass; losses and optimiser always stay in float32."""
+        """Return the context for forward passes; losses and optimizer stay in float32."""
         if self.autocast_dtype is None:
             yield
             return
@@ -32,10 +32,11 @@ class Compute:
 
 
 def choose_compute(name: str = "auto") -> Compute:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; a named device that is missing raises `DeviceError`.
+    """Choose the device: `auto` takes CUDA, then Apple's MPS, then the CPU.
 
-    bfloat16 has float32's range, so no loss scaling is needed; it is used on CUDA cards that compute in it. CPU and MPS
-    stay in float32: there it is either slower or less exact than what it saves.
+    Forward passes run in bfloat16 on CUDA devices that support it natively: it has float32's range, so no loss scaling
+    is needed. CPU and MPS stay in float32, where bfloat16 is slower or not worth its loss of accuracy. Raises
+    `DeviceError` when a named device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -55,9 +56,9 @@ def choose_compute(name: str = "auto") -> Compute:
 
 @contextmanager
 def one_cpu_thread() -> Iterator[None]:
-    """What torch computes on the CPU in here, it computes on one thread.
+    """Return a context in which torch computes on one CPU thread.
 
-    Two threads of torch wait for each other by spinning: beside other work they are slower than one, and slow it down.
+    Torch's threads spin while they wait for each other: next to other work, two are slower than one and slow it down.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Work on frames in two threads, in order: decoding, filtering and compressing release the GIL."""
+"""Ordered map over frames in two threads: decoding, filtering and compressing release the GIL."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ T = TypeVar("T")
 
 
 @contextmanager
-def map_in_order(make: Callable[[int], T], count: int, most: int = 6) -> Iterator[Iterator[T]]:
-    """An iterator over `make(0)`, `make(1)`, ..., made at most `most` ahead of who reads them.
+def map_in_order(function: Callable[[int], T], count: int, max_ahead: int = 6) -> Iterator[Iterator[T]]:
+    """Return a context with an iterator over `function(0)`, ..., `function(count - 1)`.
 
-    Whoever leaves early waits for those that are being made, and no others are begun.
+    At most `max_ahead` results are computed ahead of the consumer. Leaving the context early waits for calls that are
+    running, and cancels the others.
     """
-    with closing(_ahead(make, count, most)) as results:
+    with closing(_ahead(function, count, max_ahead)) as results:
         yield results
 
 
-def _ahead(make: Callable[[int], T], count: int, most: int) -> Generator[T, None, None]:
+def _ahead(function: Callable[[int], T], count: int, max_ahead: int) -> Generator[T, None, None]:
     pool = ThreadPoolExecutor(max_workers=2)
     try:
-        waiting = deque(pool.submit(make, i) for i in range(min(most, count)))
-        for following in range(most, count + most):
-            if not waiting:
+        pending = deque(pool.submit(function, i) for i in range(min(max_ahead, count)))
+        for following in range(max_ahead, count + max_ahead):
+            if not pending:
                 return
-            yield waiting.popleft().result()
+            yield pending.popleft().result()
             if following < count:
-                waiting.append(pool.submit(make, following))
+                pending.append(pool.submit(function, following))
     finally:
         pool.shutdown(cancel_futures=True)

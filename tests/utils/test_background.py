@@ -1,4 +1,4 @@
-"""Work in a thread of its own beside a wait."""
+"""Background task during a wait."""
 
 from __future__ import annotations
 
@@ -17,69 +17,69 @@ def ignore(progress: Progress) -> None:
     pass
 
 
-def test_what_was_begun_is_waited_for() -> None:
+def test_result_waits_for_a_started_task() -> None:
     go = threading.Event()
 
-    def work(tell: OnProgress) -> int:
-        tell(Progress("before", 1, 2))
+    def work(report: OnProgress) -> int:
+        report(Progress("before", 1, 2))
         assert go.wait(10)
         return 7
 
-    heard: list[Progress] = []
+    reported: list[Progress] = []
 
-    def hear(progress: Progress) -> None:
-        heard.append(progress)
+    def on_progress(progress: Progress) -> None:
+        reported.append(progress)
         go.set()
 
-    with BackgroundTask(work) as beside:
-        beside.start()
-        beside.start()  # once is enough
-        assert beside.result(hear) == 7
-    assert heard[0] == Progress("before", 1, 2)
+    with BackgroundTask(work) as task:
+        task.start()
+        task.start()  # once is enough
+        assert task.result(on_progress) == 7
+    assert reported[0] == Progress("before", 1, 2)
 
 
-def test_what_was_not_begun_has_no_result() -> None:
-    with BackgroundTask(lambda tell: 7) as beside:
-        assert beside.result(ignore) is None
+def test_a_task_that_was_not_started_has_no_result() -> None:
+    with BackgroundTask(lambda report: 7) as task:
+        assert task.result(ignore) is None
 
 
-def test_it_is_on_one_thread_and_leaves_the_others_alone() -> None:
+def test_it_computes_on_one_thread_and_other_threads_keep_theirs() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with BackgroundTask(lambda tell: torch.get_num_threads()) as beside:
-            beside.start()
-            assert beside.result(ignore) == 1
+        with BackgroundTask(lambda report: torch.get_num_threads()) as task:
+            task.start()
+            assert task.result(ignore) == 1
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
 
-def test_errors_of_the_work_pass_through() -> None:
-    def work(tell: OnProgress) -> NoReturn:
+def test_errors_of_the_task_propagate() -> None:
+    def work(report: OnProgress) -> NoReturn:
         raise ZeroDivisionError
 
-    with BackgroundTask(work) as beside:
-        beside.start()
+    with BackgroundTask(work) as task:
+        task.start()
         with pytest.raises(ZeroDivisionError):
-            beside.result(ignore)
+            task.result(ignore)
 
 
-def test_who_leaves_early_stops_the_work() -> None:
+def test_leaving_the_context_stops_the_task() -> None:
     running, ended = threading.Event(), threading.Event()
 
-    def work(tell: OnProgress) -> None:
+    def work(report: OnProgress) -> None:
         try:
             while True:
-                tell(Progress("before", 0, 1))
+                report(Progress("before", 0, 1))
                 running.set()
         except Cancelled:
             ended.set()
             raise
 
     def leave() -> None:
-        with BackgroundTask(work) as beside:
-            beside.start()
+        with BackgroundTask(work) as task:
+            task.start()
             assert running.wait(10)
             raise KeyError
 
