@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import platformdirs
 
-from sfmttr.errors import WeightsError
+from sfmttr.errors import RunFolderError, WeightsError
+from sfmttr.io.atomic import atomic_file
 from sfmttr.types import OnProgress, Progress, ignore_progress
 from sfmttr.utils.resources import examples_folder
 
@@ -122,59 +123,51 @@ def _warn_if_changed(file: WeightFile, path: Path) -> None:
 
 
 def _download(file: WeightFile, url: str, folder: Path, on_progress: OnProgress) -> Path:
-    """Fetch into a temporary file beside the target and rename it once it is right; leave nothing otherwise."""
-    part: Path | None = None
+    """Download `file` to `folder`, where it appears once its hash is right."""
+    target = folder / file.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{file.name}.", suffix=".part", delete=False) as target:
-            part = Path(target.name)
-            digest = _receive(url, target, file.name, on_progress)
-        if file.sha256 is not None and digest != file.sha256:
-            raise WeightsError(_failed(file, url, folder, f"its sha256 is {digest}, expected {file.sha256}"))
-        if file.sha256 is None:
-            _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
-        part.replace(folder / file.name)
-    except (OSError, http.client.HTTPException) as error:
+        with atomic_file(target) as part:
+            with part.open("wb") as stream:
+                digest = _receive(url, stream, file.name, on_progress)
+            if file.sha256 is not None and digest != file.sha256:
+                raise WeightsError(_failed(file, url, folder, f"its sha256 is {digest}, expected {file.sha256}"))
+    except (OSError, http.client.HTTPException, RunFolderError) as error:
         raise WeightsError(_failed(file, url, folder, str(error) or type(error).__name__)) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-    return folder / file.name
+    if file.sha256 is None:
+        _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
+    return target
 
 
 def _unpack(file: WeightFile, url: str, folder: Path, on_progress: OnProgress) -> Path:
-    """Fetch the zip, put its files that end like `file` beside it, where the rest of them are looked for, and drop it.
+    """Download the zip `url` and keep its files with the suffix of `file`, all in the folder of `file`.
 
-    Nothing in the zip says where it goes: its files are known by their last names alone.
+    No path in the zip is followed: its files are known by their last names alone.
     """
     target = folder / file.name
-    archive: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as stream:
-            archive = Path(stream.name)
-            _receive(url, stream, Path(url).name, on_progress)
-        with zipfile.ZipFile(archive) as content:
-            members = [entry for entry in content.infolist() if PurePath(entry.filename).suffix == target.suffix]
-            if sum(entry.file_size for entry in members) > _MOST_UNPACKED_BYTES:
-                raise WeightsError(_failed(file, url, folder, "it unpacks to more than networks have"))
-            for entry in members:
-                with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
-                    try:
-                        with content.open(entry) as source:
-                            shutil.copyfileobj(source, part)
-                        Path(part.name).replace(target.parent / PurePath(entry.filename).name)
-                    finally:
-                        Path(part.name).unlink(missing_ok=True)
-        if not target.is_file():
-            raise WeightsError(_failed(file, url, folder, f"it holds no {target.name}"))
-        _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
-    except (OSError, http.client.HTTPException, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as archive:  # beside the files: a system's /tmp may be small
+            _receive(url, archive, Path(url).name, on_progress)
+            with zipfile.ZipFile(archive) as content:
+                members = [entry for entry in content.infolist() if PurePath(entry.filename).suffix == target.suffix]
+                if sum(entry.file_size for entry in members) > _MOST_UNPACKED_BYTES:
+                    raise WeightsError(_failed(file, url, folder, "it unpacks to more than networks have"))
+                for entry in members:
+                    _extract(content, entry, target.with_name(PurePath(entry.filename).name))
+    except (
+        *(OSError, http.client.HTTPException, RunFolderError),
+        *(zipfile.BadZipFile, NotImplementedError, RuntimeError),
+    ) as error:
         raise WeightsError(_failed(file, url, folder, str(error) or type(error).__name__)) from error
-    finally:
-        if archive is not None:
-            archive.unlink(missing_ok=True)
+    if not target.is_file():
+        raise WeightsError(_failed(file, url, folder, f"it holds no {target.name}"))
+    _log.warning("%s came from %s unverified: its hash is not known here", file.name, url)
     return target
+
+
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    with atomic_file(target) as part, archive.open(entry) as source, part.open("wb") as stream:
+        shutil.copyfileobj(source, stream)
 
 
 def _receive(url: str, target: BinaryIO | Any, name: str, on_progress: OnProgress) -> str:

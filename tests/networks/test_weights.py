@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
+import os
 import pickle
 import threading
 import zipfile
@@ -159,6 +161,18 @@ def test_failed_download_leaves_nothing(server: str, page: str, sha256: str | No
     for part in ("net.pth", server + page, "https://example.org/net", str(weights_folder())):
         assert part in str(caught.value)
     assert list(weights_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["good", "parts.zip"])
+def test_a_full_disk_is_said_and_leaves_nothing(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    file = file_at(f"{server}/{path}") if path == "good" else part_of(f"{server}/{path}")
+    with pytest.raises(WeightsError, match="is full; free some space"):
+        fetch(file)
+    assert not [left for left in weights_folder().rglob("*") if left.is_file()]
 
 
 def test_unreachable_server() -> None:
