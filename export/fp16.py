@@ -1,4 +1,4 @@
-"""The same graph with the network in half floats."""
+"""Convert the network of an image graph to fp16."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from .to_onnx import in_network
 
 
 def to_fp16(model: ModelProto) -> ModelProto:
-    """An image graph with weights and arithmetic of the network as half floats; pictures and depth stay as they are.
+    """Return an image graph whose network computes in fp16. Input and output keep their types.
 
-    The network is cut out, converted, and put back: a converter that is told to leave some nodes alone still rounds
-    what passes between them.
+    The network is extracted, converted, and put back: onnxruntime's converter rounds the values between nodes to fp16
+    even where it is told to leave the nodes alone.
     """
     inside = [node for node in model.graph.node if in_network(node)]
     outside = [node for node in model.graph.node if not in_network(node)]
-    pictures = sorted(_read(inside) & _made(outside))  # one, or several to a network that sees neighbours
-    (depth,) = _read(outside) & _made(inside)
-    *taken, given = (make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (*pictures, depth))
-    half = convert_float_to_float16(_renamed(_part(model, inside, taken, [given])), keep_io_types=True)
-    whole = _part(model, outside, model.graph.input, model.graph.output)
+    images = sorted(_inputs(inside) & _outputs(outside))  # several for a network with source frames
+    (depth,) = _inputs(outside) & _outputs(inside)
+    *inputs, output = (make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (*images, depth))
+    network = _prefix_constants(_subgraph(model, inside, inputs, [output]))
+    half = convert_float_to_float16(network, keep_io_types=True)
+    whole = _subgraph(model, outside, model.graph.input, model.graph.output)
     whole.graph.node.extend(half.graph.node)
     whole.graph.initializer.extend(half.graph.initializer)
     OnnxModel.graph_topological_sort(whole.graph)
     return whole
 
 
-def _read(nodes: Sequence[NodeProto]) -> set[str]:
+def _inputs(nodes: Sequence[NodeProto]) -> set[str]:
     return {name for node in nodes for name in node.input}
 
 
-def _made(nodes: Sequence[NodeProto]) -> set[str]:
+def _outputs(nodes: Sequence[NodeProto]) -> set[str]:
     return {name for node in nodes for name in node.output}
 
 
-def _part(
+def _subgraph(
     model: ModelProto, nodes: Sequence[NodeProto], inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
 ) -> ModelProto:
-    """A model of some of the nodes of `model`, with the constants that they use."""
-    constants = [initializer for initializer in model.graph.initializer if initializer.name in _read(nodes)]
+    """Return a model of `nodes` of `model`, with the constants that they read."""
+    constants = [initializer for initializer in model.graph.initializer if initializer.name in _inputs(nodes)]
     graph = make_graph(nodes, model.graph.name, inputs, outputs, constants)
     return make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def _renamed(network: ModelProto) -> ModelProto:
-    """With names of its own for its constants: those that others use, too, must not change for them."""
+def _prefix_constants(network: ModelProto) -> ModelProto:
+    """Rename the constants, so that converting them does not change those of the nodes outside the network."""
     return add_prefix(
         network,
         "half.",

@@ -1,4 +1,4 @@
-"""Graphs in memory, run as they are."""
+"""onnxruntime sessions for graphs in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import onnx
 import onnxruntime
 
 Feed = Mapping[str, np.ndarray]
-"""What goes in, by the input's name, with an axis for the batch."""
+"""Inputs by name, with a batch axis."""
 
 
 def make_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return a CPU session for `model` that logs errors alone."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: what else it says concerns its own choices
+    options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def extract_subgraph(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """`model` that gives the values `names`, and computes no more than these take."""
+    """Return `model` with the values `names` as its outputs; onnxruntime drops the nodes that they do not need."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.output[:]

@@ -1,4 +1,4 @@
-"""A graph in the middle of being rewritten: its nodes in order, its constants, who makes a value and who reads it."""
+"""Edit an ONNX graph: nodes in order, constants, and who produces and consumes a value."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from onnx import NodeProto, helper, numpy_helper
 
 
 class GraphEditor:
-    """A copy of a model, whose nodes can be exchanged for others. Constants that nothing reads any more are dropped."""
+    """A copy of a model whose nodes can be replaced. Constants that nothing reads any more are dropped."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         self.constants = {each.name: each for each in self._model.graph.initializer}
         self._nodes = list(self._model.graph.node)
-        self._ends = {value.name for value in self._model.graph.output}
+        self._graph_outputs = {value.name for value in self._model.graph.output}
         self._names = {name for node in self._nodes for name in (node.name, *node.input, *node.output)}
         self._names |= set(self.constants)
         self._index()
@@ -31,35 +31,35 @@ class GraphEditor:
                 self._consumers.setdefault(name, []).append(node)
 
     def __iter__(self) -> Iterator[NodeProto]:
-        """The nodes as they are now; they may be exchanged meanwhile."""
+        """Iterate over the nodes as they are now; they may be replaced meanwhile."""
         return iter(tuple(self._nodes))
 
     def producer(self, name: str) -> NodeProto | None:
-        """The node whose output is called `name`; None for what goes in, and for constants."""
+        """Return the node with output `name`; None for graph inputs and constants."""
         return self._producers.get(name)
 
     def consumers(self, name: str) -> list[NodeProto]:
-        """The nodes that take `name`, once for every time that they do."""
+        """Return the nodes that read `name`, once per use."""
         return self._consumers.get(name, [])
 
     def sole_consumer(self, node: NodeProto) -> NodeProto | None:
-        """The one node that reads what `node` gives; None where there are others, or it comes out of the graph."""
+        """Return the only node that reads the output of `node`; None if there are others or it is a graph output."""
         (output, *more) = node.output
-        readers = self.consumers(output)
-        return readers[0] if len(readers) == 1 and not more and output not in self._ends else None
+        consumers = self.consumers(output)
+        return consumers[0] if len(consumers) == 1 and not more and output not in self._graph_outputs else None
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The value of a constant of that name; None for anything else."""
+        """Return the value of the constant `name`; None for any other value."""
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def add_constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        """A new constant, whose name is `name` or like it."""
+        """Add a constant and return its name: `name`, with a number appended where that is taken."""
         name = self.unique_name(name)
         self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def unique_name(self, name: str) -> str:
-        """`name`, or that with a number where it is taken; taken from now on."""
+        """Reserve and return `name`, with a number appended where that is taken."""
         free, number = name, 1
         while free in self._names:
             number += 1
@@ -68,23 +68,23 @@ class GraphEditor:
         return free
 
     def replace(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
-        """Put nodes `new` where the last of `old` was. Values that `old` made and others read have to be among theirs.
+        """Replace the nodes `old` by `new`, at the position of the last of `old`.
 
-        Raises `ValueError` when they are not.
+        Raises `ValueError` when a value is then read that nothing produces.
         """
-        gone = {id(node) for node in old}
+        removed = {id(node) for node in old}
         new = tuple(new)
-        last = max(i for i, node in enumerate(self._nodes) if id(node) in gone)
-        before = [node for node in self._nodes[: last + 1] if id(node) not in gone]
+        last = max(i for i, node in enumerate(self._nodes) if id(node) in removed)
+        before = [node for node in self._nodes[: last + 1] if id(node) not in removed]
         self._nodes = [*before, *new, *self._nodes[last + 1 :]]
         self._index()
         known = {*self._producers, *self.constants, *(value.name for value in self._model.graph.input)}
-        missing = (set(self._consumers) | self._ends) - known
+        missing = (set(self._consumers) | self._graph_outputs) - known
         if missing:
-            raise ValueError(f"nothing gives {', '.join(sorted(missing))} any more")
+            raise ValueError(f"no node produces {', '.join(sorted(missing))} any more")
 
     def model(self) -> onnx.ModelProto:
-        """What became of it."""
+        """Return the edited model."""
         graph = self._model.graph
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del graph.node[:]
@@ -96,6 +96,29 @@ class GraphEditor:
         return self._model
 
 
+class NodeBuilder:
+    """A list of new nodes, each with a unique name below `name` and one output."""
+
+    def __init__(self, editor: GraphEditor, name: str) -> None:
+        self._editor, self._name = editor, name
+        self.nodes: list[NodeProto] = []
+
+    def add(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Append a node and return the name of its output, which is `output` if that is given."""
+        name = self._editor.unique_name(f"{self._name}/{op_type}")
+        output = output or self._editor.unique_name(f"{name}_output")
+        self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
+        return output
+
+    def add_qdq(self, op_type: str, value: str, scale: float, zero_point: int, output: str = "") -> str:
+        """Append a QuantizeLinear or DequantizeLinear to uint8 with one scale and zero point."""
+        names = [
+            self._editor.add_constant(f"{self._name}/scale", np.float32(scale)),
+            self._editor.add_constant(f"{self._name}/zero", np.uint8(zero_point)),
+        ]
+        return self.add(op_type, [value, *names], output)
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """By name; texts are bytes."""
+    """Return the attributes of `node` by name; strings are bytes."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,4 +1,4 @@
-"""Nodes that rewritings look for, and one that several of them make."""
+"""Patterns that several passes match, and a node that several of them create."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from onnx import NodeProto, helper
 from .graph_editor import GraphEditor, attributes
 
 ACTIVATIONS = frozenset({"Elu", "Relu", "LeakyRelu", "Sigmoid", "Tanh"})
-"""Of each value by itself, whatever its place."""
-_TWICE = [1.0, 1.0, 2.0, 2.0]
+"""Elementwise operators, which may be moved before a rearrangement of pixels."""
+_SCALES_2X = [1.0, 1.0, 2.0, 2.0]
 
 
 def conv_weight(editor: GraphEditor, node: NodeProto | None) -> np.ndarray | None:
-    """Weights (O, I, h, w) of a convolution of pictures without groups or dilation; None for any other node."""
+    """Return the weights (O, I, h, w) of a 2D Conv without groups, dilation or auto_pad; None for any other node."""
     if node is None or node.op_type != "Conv":
         return None
     weight, given = editor.constant(node.input[1]), attributes(node)
@@ -28,23 +28,28 @@ def conv_weight(editor: GraphEditor, node: NodeProto | None) -> np.ndarray | Non
 
 
 def preserves_size(node: NodeProto, padded: int) -> bool:
-    """Whether a convolution has an output for each pixel, and itself pads with so many zeros at every edge."""
+    """Return whether a Conv has stride 1 and zero padding of `padded` pixels at every edge."""
     given = attributes(node)
     return set(given.get("strides", [1])) == {1} and list(given.get("pads", [0] * 4)) == [padded] * 4
 
 
+def is_scale_2x(editor: GraphEditor, resize: NodeProto) -> bool:
+    """Return whether a Resize has constant scales of 2 for height and width."""
+    scales = editor.constant(resize.input[2]) if len(resize.input) == 3 else None
+    return scales is not None and list(scales) == _SCALES_2X
+
+
 def is_nearest_upsample_2x(editor: GraphEditor, node: NodeProto) -> bool:
-    """Whether a node makes of every pixel a square of 2 x 2."""
+    """Return whether a node repeats every pixel as a 2x2 block."""
     if node.op_type != "Resize":
         return False
     given = attributes(node)
-    scales = editor.constant(node.input[2]) if len(node.input) == 3 else None
-    how = (given.get("mode"), given.get("coordinate_transformation_mode"), given.get("nearest_mode"))
-    return scales is not None and list(scales) == _TWICE and how == (b"nearest", b"asymmetric", b"floor")
+    mode = (given.get("mode"), given.get("coordinate_transformation_mode"), given.get("nearest_mode"))
+    return is_scale_2x(editor, node) and mode == (b"nearest", b"asymmetric", b"floor")
 
 
 def one_pixel_padding(editor: GraphEditor, node: NodeProto) -> str:
-    """How a Pad repeats one pixel at every edge of pictures; "other" where it does something else."""
+    """Return the mode of a Pad by one pixel at every edge: "reflect" or "edge", and "other" for any other Pad."""
     amounts = editor.constant(node.input[1])
     if len(node.input) > 2 or amounts is None or list(amounts) != [0, 0, 1, 1] * 2:
         return "other"
@@ -53,7 +58,7 @@ def one_pixel_padding(editor: GraphEditor, node: NodeProto) -> str:
 
 
 def edge_pad(editor: GraphEditor, value: str, conv: NodeProto) -> NodeProto:
-    """A Pad that repeats the outermost pixels of `value` once, for `conv` to read."""
+    """Return a Pad (edge, one pixel) of `value`, named after the Conv that reads it."""
     amounts = editor.add_constant(f"{conv.name}/one", np.array([0, 0, 1, 1] * 2))
     padded = editor.unique_name(f"{conv.name}/padded")
     return helper.make_node("Pad", [value, amounts], [padded], name=f"{conv.name}/Pad", mode="edge")

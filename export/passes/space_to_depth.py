@@ -1,7 +1,7 @@
-"""Layers of few channels at full size in forms that 8-bit kernels are quick at; the function stays what it is.
+"""Space to depth for layers of few channels at full resolution; the function stays the same.
 
-Such a kernel computes 16 or more output channels at a time from multiples of 4 input channels. Where a layer has less,
-the four pixels of every 2 x 2 square are taken for channels: a quarter of the places, four times the channels.
+An 8-bit kernel computes 16 or more output channels at a time, from multiples of 4 input channels. Where a layer has
+fewer, the four pixels of every 2x2 block are used as channels: a quarter of the positions, four times the channels.
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ from onnx import NodeProto, helper
 
 from ..to_onnx import in_network
 from .graph_editor import GraphEditor, attributes
+from .output_range import SEGMENTS
 from .patterns import ACTIVATIONS, conv_weight, edge_pad, is_nearest_upsample_2x, one_pixel_padding, preserves_size
 
-SEGMENTS = 4
-"""Outputs that share what one 8-bit number would be too coarse for: see `split_output_range`."""
-_FEW_INPUTS = 4
-_FEW_OUTPUTS = 16
-_TO_PIXELS = "/DepthToSpace"
+_MAX_INPUTS = 4
+_MAX_OUTPUTS = 16
+_DEPTH_TO_SPACE = "/DepthToSpace"
 
 
-def space_to_depth_ends(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
-    """`model` with the first layers and the last two, where they are as above, over squares of pixels.
+def space_to_depth_ends(model: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.ModelProto:
+    """Apply `space_to_depth_stem`, except to the Convs named in `excluded`, and then `space_to_depth_head`."""
+    return space_to_depth_head(space_to_depth_stem(model, excluded))
 
-    `but` are names of first layers (nodes) that stay as they are.
+
+# -------------------------------------------------------------------------------------------- stem
+
+
+def space_to_depth_stem(model: onnx.ModelProto, excluded: Collection[str] = ()) -> onnx.ModelProto:
+    """Rewrite stride-2 Convs of few input channels to SpaceToDepth + Conv of stride 1.
+
+    Pattern: Conv with at most 4 input channels, an odd square kernel, stride 2, padding of half the kernel (as torch
+    pads), and an input whose height and width are known to be even. Convs named in `excluded` are left alone.
+    Rewritten to: SpaceToDepth (block size 2) and a Conv of stride 1 with four times the input channels.
+    Why: 3 input channels leave most of an 8-bit kernel idle. For int8, as part of which it was measured.
     """
-    return space_to_depth_head(space_to_depth_stem(model, but))
-
-
-def space_to_depth_stem(model: onnx.ModelProto, but: Collection[str] = ()) -> onnx.ModelProto:
-    """`model` with every convolution of few channels and stride 2 as one of stride 1 over squares.
-
-    Only where the picture's size is known to be even, and padded as torch pads it: by half the kernel.
-    """
-    editor, sizes = GraphEditor(model), _sizes(model)
+    editor, sizes = GraphEditor(model), _known_sizes(model)
     for node in editor:
         weight = conv_weight(editor, node)
-        if weight is None or node.name in but:
+        if weight is None or node.name in excluded:
             continue
-        if weight.shape[1] > _FEW_INPUTS or weight.shape[2] != weight.shape[3]:
+        if weight.shape[1] > _MAX_INPUTS or weight.shape[2] != weight.shape[3]:
             continue
         kernel, given = weight.shape[2], attributes(node)
         height, width = sizes.get(node.input[0], (1, 1))
@@ -50,36 +52,36 @@ def space_to_depth_stem(model: onnx.ModelProto, but: Collection[str] = ()) -> on
             continue
         if list(given.get("pads", [0] * 4)) != [kernel // 2] * 4:
             continue
-        squares, before, after = _space_to_depth_weight(weight)
+        block_weight, before, after = _space_to_depth_weight(weight)
         name = editor.unique_name(f"{node.input[0]}_squares")
-        to_squares = helper.make_node("SpaceToDepth", [node.input[0]], [name], name=f"{node.name}/squares", blocksize=2)
-        constant = editor.add_constant(node.input[1], squares)
+        rearrange = helper.make_node("SpaceToDepth", [node.input[0]], [name], name=f"{node.name}/squares", blocksize=2)
+        constant = editor.add_constant(node.input[1], block_weight)
         conv = helper.make_node(
             "Conv", [name, constant, *node.input[2:]], node.output, name=node.name, pads=[before] * 2 + [after] * 2
         )
-        editor.replace([node], [to_squares, conv])
+        editor.replace([node], [rearrange, conv])
     return editor.model()
 
 
 def _space_to_depth_weight(weight: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """(O, C, k, k), k odd, stride 2, padded by k // 2, as (O, 4 C, m, m) of stride 1, and how much that is padded by
-    before and after.
+    """Return weights (O, 4 C, m, m) of stride 1 for weights (O, C, k, k) of stride 2, and the padding before and after.
 
-    Output i takes pixels 2 i + t - k // 2 for taps t. Of them, pixel 2 (i + s) + p is in square i + s, at place p.
+    k is odd, the padding k // 2. Output i reads pixels 2i + t - k // 2 for taps t; pixel 2(i + s) + p is in block
+    i + s, at position p.
     """
     outputs, channels, kernel, _ = weight.shape
-    squares = [(tap - kernel // 2) // 2 for tap in range(kernel)]
-    places = [(tap - kernel // 2) % 2 for tap in range(kernel)]
-    before, after = -squares[0], squares[-1]
+    blocks = [(tap - kernel // 2) // 2 for tap in range(kernel)]
+    positions = [(tap - kernel // 2) % 2 for tap in range(kernel)]
+    before, after = -blocks[0], blocks[-1]
     result = np.zeros((outputs, 2, 2, channels, before + after + 1, before + after + 1), weight.dtype)
     for y in range(kernel):
         for x in range(kernel):
-            result[:, places[y], places[x], :, squares[y] + before, squares[x] + before] = weight[:, :, y, x]
+            result[:, positions[y], positions[x], :, blocks[y] + before, blocks[x] + before] = weight[:, :, y, x]
     return result.reshape(outputs, 4 * channels, *result.shape[-2:]), before, after
 
 
-def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
-    """Height and width of values (B, C, h, w) whose size is known."""
+def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
+    """Return height and width of all values (B, C, h, w) whose size shape inference finds."""
     shaped = onnx.shape_inference.infer_shapes(model, data_prop=True)
     sizes = {}
     for value in shaped.graph.value_info:
@@ -89,43 +91,44 @@ def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-# ------------------------------------------------------------------------------------- the last two
+# -------------------------------------------------------------------------------------------- head
 
 
 @dataclass(frozen=True)
-class _Tail:
-    """What ends many decoders: twice the size (nearest), two convolutions."""
+class _Head:
+    """End of many decoders: nearest 2x Resize, Conv, activation, Conv."""
 
     nodes: tuple[NodeProto, ...]
     first: NodeProto
     activation: NodeProto
     last: NodeProto
     pads: tuple[str, str]
-    """How either convolution's input is padded by one pixel: "reflect", "edge", or "" for its own zeros."""
+    """Padding by one pixel before each Conv: "reflect", "edge", or "" for the Conv's own zeros."""
 
 
 def space_to_depth_head(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with every tail of few channels computed before the size is doubled, which then is a matter of order."""
+    """Rewrite a decoder's end so that both Convs run before the upsampling.
+
+    Pattern: within the network, nearest 2x Resize, Conv 3x3, activation, Conv 3x3, each Conv optionally after a Pad by
+    one pixel; at most 16 channels between the Convs; and none of the values between is read elsewhere.
+    Rewritten to: both Convs at the low resolution on 2x2 blocks as channels, and a DepthToSpace at the end.
+    Why: the full-resolution layers have too few channels for 8-bit kernels. For int8, as part of which it was measured.
+    """
     editor = GraphEditor(model)
     for node in editor:
-        tail = _tail(editor, node) if in_network(node) else None
-        if tail is not None:
-            editor.replace(tail.nodes, _space_to_depth_tail(editor, tail))
+        head = _match_head(editor, node) if in_network(node) else None
+        if head is not None:
+            editor.replace(head.nodes, _block_nodes(editor, head))
     return editor.model()
 
 
 def is_space_to_depth_head(model: onnx.ModelProto, conv_name: str) -> bool:
-    """Whether a convolution is the last of those that `space_to_depth_head` made."""
-    return any(node.name == f"{conv_name}{_TO_PIXELS}" for node in model.graph.node)
+    """Return whether a Conv is the last one of a head that `space_to_depth_head` rewrote."""
+    return any(node.name == f"{conv_name}{_DEPTH_TO_SPACE}" for node in model.graph.node)
 
 
-def segment_clip_name(conv_name: str) -> str:
-    """The node that ends the range of a convolution's levels, see `split_output_range`."""
-    return f"{conv_name}/Clip"
-
-
-def _tail(editor: GraphEditor, resize: NodeProto) -> _Tail | None:
-    """The tail that `resize` begins, if it does."""
+def _match_head(editor: GraphEditor, resize: NodeProto) -> _Head | None:
+    """Return the head that starts with the node `resize`, and None if there is none."""
     if not is_nearest_upsample_2x(editor, resize):
         return None
     nodes = [resize]
@@ -148,7 +151,7 @@ def _tail(editor: GraphEditor, resize: NodeProto) -> _Tail | None:
         node = editor.sole_consumer(nodes[-1]) if len(convs) < 2 else None
     if len(convs) < 2 or activation is None or not _is_convertible(editor, convs, pads):
         return None
-    return _Tail(tuple(nodes), convs[0], activation, convs[1], (pads[0], pads[1]))
+    return _Head(tuple(nodes), convs[0], activation, convs[1], (pads[0], pads[1]))
 
 
 def _is_convertible(editor: GraphEditor, convs: list[NodeProto], pads: list[str]) -> bool:
@@ -157,27 +160,30 @@ def _is_convertible(editor: GraphEditor, convs: list[NodeProto], pads: list[str]
         assert weight is not None
         if weight.shape[2:] != (3, 3) or not preserves_size(conv, 0 if pad else 1):
             return False
-    # The double of a picture is the same reflected or repeated at its edge; what is computed of it is not.
+    # Reflection and repetition agree at the edge of an upsampled image, but not at that of the first Conv's output.
     if pads[0] not in ("", "reflect", "edge") or pads[1] not in ("", "reflect"):
         return False
     first, last = (conv_weight(editor, conv) for conv in convs)
     assert first is not None
     assert last is not None
-    return first.shape[0] <= _FEW_OUTPUTS and 4 * last.shape[0] * SEGMENTS <= _FEW_OUTPUTS
+    return first.shape[0] <= _MAX_OUTPUTS and 4 * last.shape[0] * SEGMENTS <= _MAX_OUTPUTS
 
 
-def _space_to_depth_tail(editor: GraphEditor, tail: _Tail) -> list[NodeProto]:
-    """One pixel of the small picture is a square of the doubled one. Beyond an edge, only the square's near half is
-    read, and that is, of a reflected picture, the half of the outermost square that is away from the edge: which has
-    the same place in it. So all that was reflected is repeated at the edge here."""
-    first, last = conv_weight(editor, tail.first), conv_weight(editor, tail.last)
+def _block_nodes(editor: GraphEditor, head: _Head) -> list[NodeProto]:
+    """Return the nodes that compute `head` at the low resolution.
+
+    One pixel there is one 2x2 block of the upsampled image. Reflection becomes repetition of the edge block: beyond the
+    edge, the second Conv reads only the nearer half of a block, and the reflected pixel has the same position in the
+    edge block as the pixel that is read in the repeated one.
+    """
+    first, last = conv_weight(editor, head.first), conv_weight(editor, head.last)
     assert first is not None
     assert last is not None
     nodes: list[NodeProto] = []
-    value = tail.nodes[0].input[0]
+    value = head.nodes[0].input[0]
     for conv, weight, pad in (
-        (tail.first, _upsampled_weight(first), tail.pads[0]),
-        (tail.last, _blocked_weight(last), tail.pads[1]),
+        (head.first, _upsampled_weight(first), head.pads[0]),
+        (head.last, _block_weight(last), head.pads[1]),
     ):
         if pad:
             nodes.append(edge_pad(editor, value, conv))
@@ -190,19 +196,19 @@ def _space_to_depth_tail(editor: GraphEditor, tail: _Tail) -> list[NodeProto]:
         pads = [0 if pad else 1] * 4
         nodes.append(helper.make_node("Conv", [value, *constants], [output], name=conv.name, pads=pads))
         value = output
-        if conv is tail.first:
+        if conv is head.first:
             activation = NodeProto()
-            activation.CopyFrom(tail.activation)
+            activation.CopyFrom(head.activation)
             activation.input[0] = value
-            activation.output[0] = value = editor.unique_name(f"{tail.activation.output[0]}_of_squares")
+            activation.output[0] = value = editor.unique_name(f"{head.activation.output[0]}_of_squares")
             nodes.append(activation)
-    name = f"{tail.last.name}{_TO_PIXELS}"
-    nodes.append(helper.make_node("DepthToSpace", [value], tail.last.output, name=name, blocksize=2))
+    name = f"{head.last.name}{_DEPTH_TO_SPACE}"
+    nodes.append(helper.make_node("DepthToSpace", [value], head.last.output, name=name, blocksize=2))
     return nodes
 
 
 def _upsampled_weight(weight: np.ndarray) -> np.ndarray:
-    """(O, I, 3, 3) of a doubled picture as (4 O, I, 3, 3) of the small one; outputs by place in the square."""
+    """Return weights (O, I, 3, 3) of an upsampled image as (4 O, I, 3, 3) of its source; outputs by block position."""
     outputs, inputs = weight.shape[:2]
     result = np.zeros((2, 2, outputs, inputs, 3, 3), weight.dtype)
     for a, b, y, x in np.ndindex(2, 2, 3, 3):
@@ -210,79 +216,11 @@ def _upsampled_weight(weight: np.ndarray) -> np.ndarray:
     return result.reshape(4 * outputs, inputs, 3, 3)
 
 
-def _blocked_weight(weight: np.ndarray) -> np.ndarray:
-    """(O, I, 3, 3) of a picture as (4 O, 4 I, 3, 3) of its squares; inputs and outputs by place in the square."""
+def _block_weight(weight: np.ndarray) -> np.ndarray:
+    """Return weights (O, I, 3, 3) for an image as (4 O, 4 I, 3, 3) for its 2x2 blocks; channels by block position."""
     outputs, inputs = weight.shape[:2]
     result = np.zeros((2, 2, outputs, 2, 2, inputs, 3, 3), weight.dtype)
     for a, b, y, x in np.ndindex(2, 2, 3, 3):
         row, column = a + y - 1, b + x - 1
         result[a, b, :, row % 2, column % 2, :, row // 2 + 1, column // 2 + 1] = weight[:, :, y, x]
     return result.reshape(4 * outputs, 4 * inputs, 3, 3)
-
-
-# ------------------------------------------------------------------------------- one output channel
-
-
-def single_output_conv_to_depthwise_sum(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with a group for each input channel where a convolution has one output channel, and then their sum.
-
-    onnxruntime computes output channels in blocks of 16, fifteen of which are then for nothing.
-    """
-    editor = GraphEditor(model)
-    for node in editor:
-        weight = conv_weight(editor, node)
-        if weight is not None and weight.shape[0] == 1 and weight.shape[1] > 1 and max(weight.shape[2:]) > 1:
-            editor.replace([node], _split(node, weight, editor))
-    return editor.model()
-
-
-def _split(node: NodeProto, weight: np.ndarray, editor: GraphEditor) -> list[NodeProto]:
-    """Weights (1, C, h, w) become (C, 1, h, w), with a group for each channel; ones (1, C, 1, 1) add them up."""
-    _, channels, *_ = weight.shape
-    each = editor.add_constant(node.input[1], weight.transpose(1, 0, 2, 3))
-    ones = editor.add_constant(f"{node.name}/ones", np.ones((1, channels, 1, 1), np.float32))
-    apart = editor.unique_name(f"{node.output[0]}_channels")
-    given = attributes(node) | {"group": channels}
-    return [
-        helper.make_node("Conv", [node.input[0], each], [apart], name=node.name, **given),
-        helper.make_node("Conv", [apart, ones, *node.input[2:]], node.output, name=f"{node.name}/sum"),
-    ]
-
-
-# ------------------------------------------------------------------------- more than 8 bits of output
-
-
-def split_output_range(model: onnx.ModelProto, conv_name: str, low: float, high: float) -> onnx.ModelProto:
-    """`model` with an output between `low` and `high` of a convolution as the sum of `SEGMENTS` outputs.
-
-    Each is what the output rises above its own share of the range, no less than nothing and no more than the share. In
-    8 bits, their sum has `SEGMENTS` times as many steps.
-    """
-    editor = GraphEditor(model)
-    node = next(node for node in editor if node.name == conv_name)
-    weight = conv_weight(editor, node)
-    assert weight is not None
-    outputs, share = weight.shape[0], (high - low) / SEGMENTS
-    bias = np.zeros(outputs, np.float32)
-    if len(node.input) > 2:
-        given = editor.constant(node.input[2])
-        assert given is not None
-        bias = given
-    below = low + share * np.arange(SEGMENTS)
-    biases = (bias[:, None] - below).reshape(-1).astype(np.float32)
-    apart, clipped = editor.unique_name(f"{node.output[0]}_above"), editor.unique_name(f"{node.output[0]}_levels")
-    names = (
-        editor.add_constant(node.input[1], np.repeat(weight, SEGMENTS, axis=0)),
-        editor.add_constant(f"{node.name}/above", biases),
-    )
-    ends = [editor.add_constant(f"{node.name}/{n}", np.float32(v)) for n, v in (("nothing", 0.0), ("share", share))]
-    ones = np.repeat(np.eye(outputs, dtype=np.float32), SEGMENTS, axis=1)[:, :, None, None]
-    total = [
-        editor.add_constant(f"{node.name}/ones", ones),
-        editor.add_constant(f"{node.name}/low", np.full(outputs, low, np.float32)),
-    ]
-    conv = helper.make_node("Conv", [node.input[0], *names], [apart], name=node.name, **attributes(node))
-    clip = helper.make_node("Clip", [apart, *ends], [clipped], name=segment_clip_name(node.name))
-    sum_of = helper.make_node("Conv", [clipped, *total], node.output, name=f"{node.name}/sum")
-    editor.replace([node], [conv, clip, sum_of])
-    return editor.model()

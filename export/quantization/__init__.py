@@ -1,0 +1,1 @@
+"""Static int8 quantization: calibrated ranges, quantized graph, corrected weights."""

@@ -1,4 +1,4 @@
-"""Ranges of activations for 8 bits: those that lose least on frames of a clip, not the widest."""
+"""Calibration: ranges of activations with the least mean squared quantization error on frames of the clip."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from ..ort import Feed, extract_subgraph, make_session
 from ..passes.graph_editor import GraphEditor, attributes
 
 STEPS = 255
-_AT_A_TIME = 64
-"""Values that are read out in one go: all of them at once may not fit into memory."""
+"""Steps between the ends of a uint8 range."""
+# All values at once may not fit into memory.
+_VALUES_PER_RUN = 64
 _SAMPLES = 32768
-"""Of each value, from each frame."""
+"""Numbers per value and frame."""
 _BINS = 2048
 _CANDIDATES = 64
 _ROUNDS = 3
 
 
 def calibrate(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]) -> TensorsData:
-    """The range of each of the values `names` over `feeds`.
+    """Return the range of each of the values `names` over `feeds`.
 
-    What an activation function alone reads counts as that makes it: no steps are spent on where it is flat.
+    The error of a value that only one activation function reads is measured after that function, so that no steps are
+    spent where the function is flat.
     """
     samples = _samples(model, names, feeds)
-    functions = _read_through(model, names)
+    functions = _consuming_functions(model, names)
     ranges = {}
     for name, values in samples.items():
-        low, high = mse_optimal_range(values, functions.get(name, _as_is))
+        low, high = mse_optimal_range(values, functions.get(name, _identity))
         ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
     return TensorsData(CalibrationMethod.MinMax, ranges)
 
 
 def min_max(model: onnx.ModelProto, node: str, feeds: Sequence[Feed]) -> tuple[float, float]:
-    """The smallest and the largest number that the node of this name gives over `feeds`."""
+    """Return the smallest and the largest output of the node called `node` over `feeds`."""
     (name,) = next(each.output for each in model.graph.node if each.name == node)
     values = _samples(model, [name], feeds)[name]
     return float(values.min()), float(values.max())
 
 
-def _as_is(x: np.ndarray) -> np.ndarray:
+def _identity(x: np.ndarray) -> np.ndarray:
     return x
 
 
 def elu(x: np.ndarray) -> np.ndarray:
-    """x where it is positive, exp(x) - 1 elsewhere."""
+    """Return x where it is positive, and exp(x) - 1 elsewhere."""
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
@@ -61,25 +63,30 @@ _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def mse_optimal_range(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray] = _as_is) -> tuple[float, float]:
-    """Ends (low <= 0 <= high) between which 256 steps give `function` of `values` with the least mean square error."""
+def mse_optimal_range(
+    values: np.ndarray, function: Callable[[np.ndarray], np.ndarray] = _identity
+) -> tuple[float, float]:
+    """Return the range (low <= 0 <= high) in which uint8 rounding has the least mean squared error.
+
+    The error is that of `function(values)`. A histogram stands for the values; the two ends are searched in turns.
+    """
     smallest, largest = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     if smallest == largest:
         return smallest, largest
     counts, edges = np.histogram(values, _BINS, (smallest, largest))
-    centres = (edges[:-1] + edges[1:]) / 2
-    centres, counts = centres[counts > 0], counts[counts > 0]
-    exact = function(centres)
+    centers = (edges[:-1] + edges[1:]) / 2
+    centers, counts = centers[counts > 0], counts[counts > 0]
+    exact = function(centers)
 
     def error(low: float, high: float) -> float:
         step = (high - low) / STEPS
         zero = np.round(-low / step)
-        rounded = (np.clip(np.round(centres / step) + zero, 0, STEPS) - zero) * step
+        rounded = (np.clip(np.round(centers / step) + zero, 0, STEPS) - zero) * step
         return float(counts @ (function(rounded) - exact) ** 2)
 
     low, high = smallest, largest
     shares = np.linspace(1, 0, _CANDIDATES, endpoint=False)
-    for _ in range(_ROUNDS):  # one end after the other
+    for _ in range(_ROUNDS):
         if largest > 0:
             high = min((largest * share for share in shares), key=lambda end: error(low, end))
         if smallest < 0:
@@ -88,10 +95,10 @@ def mse_optimal_range(values: np.ndarray, function: Callable[[np.ndarray], np.nd
 
 
 def _samples(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]) -> dict[str, np.ndarray]:
-    """Numbers of each value, evenly from all that it has in each frame, and the smallest and largest."""
+    """Return samples of each value: evenly spaced ones from each frame, and the smallest and largest."""
     found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(names), _AT_A_TIME):
-        some = names[start : start + _AT_A_TIME]
+    for start in range(0, len(names), _VALUES_PER_RUN):
+        some = names[start : start + _VALUES_PER_RUN]
         session = make_session(extract_subgraph(model, some))
         for feed in feeds:
             for name, value in zip(some, session.run(list(some), feed), strict=True):
@@ -105,18 +112,18 @@ def _samples(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feed]
     return {name: np.concatenate(each) for name, each in found.items()}
 
 
-def _read_through(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The function that is all that a value is read for, where there is one."""
+def _consuming_functions(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return, for each value that is read by one kind of activation function alone, that function."""
     editor = GraphEditor(model)
     found: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for name in names:
-        kinds = {(node.op_type, float(attributes(node).get("alpha", 1.0))) for node in editor.consumers(name)}
-        if len(kinds) == 1:
-            ((kind, alpha),) = kinds
-            if kind == "LeakyRelu":
+        op_types = {(node.op_type, float(attributes(node).get("alpha", 1.0))) for node in editor.consumers(name)}
+        if len(op_types) == 1:
+            ((op_type, alpha),) = op_types
+            if op_type == "LeakyRelu":
                 found[name] = partial(_leaky_relu, alpha)
-            elif kind in _FUNCTIONS:
-                found[name] = _FUNCTIONS[kind]
+            elif op_type in _FUNCTIONS:
+                found[name] = _FUNCTIONS[op_type]
     return found
 
 

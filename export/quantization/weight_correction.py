@@ -1,9 +1,9 @@
-"""Weights that make up, on frames of a clip, for what the layers before them lost by rounding.
+"""Weight correction: refit weights and biases to compensate, on frames of the clip, for quantization error.
 
-What comes into a layer of a quantised graph is not what it was trained on: shifted, noisier, most so in channels that
-are small. The weights and the bias that give its exact output from that input with the least squares are known in
-closed form. Layer after layer, as in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction" (ICCV 2019, section 4.2), which corrects the bias alone.
+The inputs of a layer in a quantized graph are shifted and noisier than those it was trained on, most so in channels of
+small values. The weights and bias that reproduce the exact output from these inputs with the least squared error have a
+closed form. Layers are corrected in order of computation, as in Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction" (ICCV 2019, section 4.2), which corrects the bias alone.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from ..passes.graph_editor import GraphEditor, attributes
 from ..passes.patterns import conv_weight
 
 _PASSES = 32
-"""Layers of larger networks are fitted several at a time."""
+"""Passes over the network; in one with more layers, several are fitted at a time."""
 _FRAMES = 8
-_PLACES = 4096
-"""Of a layer's output, from each of so many frames."""
-_MOST_INPUTS = 2048
-"""Of one output channel. A layer with more, or with few places for what it has, gets another bias alone."""
-_PLACES_FOR_AN_INPUT = 4
+_POSITIONS = 4096
+"""Sampled pixels of a layer's output per frame."""
+# Of a layer with more inputs, or with too few samples for its inputs, only the bias is corrected.
+_MAX_INPUTS = 2048
+"""Inputs of one output channel: input channels times kernel size."""
+_SAMPLES_PER_INPUT = 4
 _RIDGE = 1e-5
-"""Of the inputs' mean square: keeps weights of what hardly ever varies as they are."""
+"""Regularization, relative to the inputs' mean square: keeps the weights of inputs that hardly vary."""
 
 
 def ensure_bias(model: onnx.ModelProto, convs: Sequence[str]) -> onnx.ModelProto:
-    """`model` with weights and a bias of its own for each of the convolutions `convs` (names of nodes)."""
+    """Return `model` with a bias, and with weights that no other node shares, for each Conv named in `convs`."""
     editor = GraphEditor(model)
     for node in editor:
         if node.name not in convs:
@@ -44,16 +45,16 @@ def ensure_bias(model: onnx.ModelProto, convs: Sequence[str]) -> onnx.ModelProto
         bias = editor.constant(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
         if bias is None:
             continue
-        other = NodeProto()
-        other.CopyFrom(node)
-        del other.input[1:]
-        other.input.append(_own(editor, node.input[1], weight))
-        other.input.append(_own(editor, node.input[2] if len(node.input) > 2 else f"{node.name}/bias", bias))
-        editor.replace([node], [other])
+        conv = NodeProto()
+        conv.CopyFrom(node)
+        del conv.input[1:]
+        conv.input.append(_unshared(editor, node.input[1], weight))
+        conv.input.append(_unshared(editor, node.input[2] if len(node.input) > 2 else f"{node.name}/bias", bias))
+        editor.replace([node], [conv])
     return editor.model()
 
 
-def _own(editor: GraphEditor, name: str, value: np.ndarray) -> str:
+def _unshared(editor: GraphEditor, name: str, value: np.ndarray) -> str:
     return name if len(editor.consumers(name)) == 1 else editor.add_constant(name, value)
 
 
@@ -63,87 +64,89 @@ def correct_weights(
     quantize: Callable[[onnx.ModelProto], onnx.ModelProto],
     feeds: Sequence[Feed],
 ) -> onnx.ModelProto:
-    """`model` whose `convs`, in `quantize` of it, come as near as they can to what they give in `model` over `feeds`.
+    """Return `model` with corrected weights: `quantize` of it matches `model` over `feeds` as closely as possible.
 
-    `convs` are names of convolutions with weights and a bias of their own, in the order in which they are computed:
-    those later make up for those earlier.
+    `convs` are names of Convs that `ensure_bias` prepared, in order of computation: later ones compensate for the error
+    of earlier ones.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     feeds = feeds[:: math.ceil(len(feeds) / _FRAMES)]
-    places = np.random.default_rng(0)
-    at_a_time = max(1, math.ceil(len(convs) / _PASSES))
-    for start in range(0, len(convs), at_a_time):
-        some = convs[start : start + at_a_time]
-        rounded = quantize(result)
-        fits = _fits(model, rounded, some)
+    rng = np.random.default_rng(0)
+    per_pass = max(1, math.ceil(len(convs) / _PASSES))
+    for start in range(0, len(convs), per_pass):
+        some = convs[start : start + per_pass]
+        quantized_model = quantize(result)
+        fits = _fits(model, quantized_model, some)
         exact = make_session(extract_subgraph(model, [fit.exact.output[0] for fit in fits]))
-        other = make_session(extract_subgraph(rounded, [fit.value for fit in fits]))
+        quantized = make_session(extract_subgraph(quantized_model, [fit.value for fit in fits]))
         for feed in feeds:
             outputs = exact.run([fit.exact.output[0] for fit in fits], dict(feed))
-            values = other.run([fit.value for fit in fits], dict(feed))
+            values = quantized.run([fit.value for fit in fits], dict(feed))
             for fit, output, value in zip(fits, outputs, values, strict=True):
-                fit.add(output[0], value[0], places)
+                fit.add(output[0], value[0], rng)
         for fit in fits:
             fit.solve(result)
     return result
 
 
-def _fits(model: onnx.ModelProto, rounded: onnx.ModelProto, convs: Sequence[str]) -> list[_Fit]:
+def _fits(model: onnx.ModelProto, quantized: onnx.ModelProto, convs: Sequence[str]) -> list[_Fit]:
     exact = {node.name: node for node in model.graph.node}
-    others = {node.name: node for node in rounded.graph.node}
-    constants = {each.name for each in rounded.graph.initializer}
+    quantized_nodes = {node.name: node for node in quantized.graph.node}
+    constants = {each.name for each in quantized.graph.initializer}
     editor = GraphEditor(model)
     fits = []
     for name in convs:
         weight = editor.constant(exact[name].input[1])
         assert weight is not None
-        whole = conv_weight(editor, exact[name]) is not None and math.prod(weight.shape[1:]) <= _MOST_INPUTS
-        rounds = others[name].input[1] not in constants
-        fits.append(_Fit(exact[name], others[name], whole, rounds, (weight.shape[-2], weight.shape[-1])))
+        fits_weight = conv_weight(editor, exact[name]) is not None and math.prod(weight.shape[1:]) <= _MAX_INPUTS
+        is_quantized = quantized_nodes[name].input[1] not in constants
+        kernel = (weight.shape[-2], weight.shape[-1])
+        fits.append(_Fit(exact[name], quantized_nodes[name], fits_weight, is_quantized, kernel))
     return fits
 
 
 @dataclass
 class _Fit:
-    """One convolution, in the exact graph and in the other, and what is known of it."""
+    """Samples of one Conv in the exact and in the quantized graph, and the fit to them."""
 
     exact: NodeProto
-    other: NodeProto
-    whole: bool
-    """Its weights are fitted, too: what is read out of the other graph is its input, not its output."""
-    rounds: bool
-    """Its weights are rounded in the other graph."""
+    quantized: NodeProto
+    fits_weight: bool
+    """Fit weights and bias, from the quantized graph's inputs; else the bias alone, from its outputs."""
+    is_quantized: bool
+    """The weights are in int8 in the quantized graph."""
     kernel: tuple[int, int]
-    given: list[np.ndarray] = field(default_factory=list)
-    """(I, M) of each frame, of inputs around M places of the output; (O, M) of outputs where `whole` is not."""
-    wanted: list[np.ndarray] = field(default_factory=list)
-    """(O, M) of each frame: outputs of the exact graph there."""
+    samples: list[np.ndarray] = field(default_factory=list)
+    """Per frame, (I, M) inputs at M positions of the output; (O, M) outputs if not `fits_weight`."""
+    targets: list[np.ndarray] = field(default_factory=list)
+    """Per frame, (O, M) outputs of the exact graph."""
 
     @property
     def value(self) -> str:
-        return str(self.other.input[0] if self.whole else self.other.output[0])
+        """Name of the value of the quantized graph that is sampled."""
+        return str(self.quantized.input[0] if self.fits_weight else self.quantized.output[0])
 
-    def add(self, output: np.ndarray, value: np.ndarray, places: np.random.Generator) -> None:
-        """One frame: the exact output (O, h, w), and `value` of the other graph."""
+    def add(self, output: np.ndarray, value: np.ndarray, rng: np.random.Generator) -> None:
+        """Sample one frame: the exact output (O, h, w), and `value` of the quantized graph."""
         _, height, width = output.shape
-        chosen = places.choice(height * width, min(_PLACES, height * width), replace=False)
-        self.wanted.append(output.reshape(len(output), -1)[:, chosen])
-        if self.whole:
+        chosen = rng.choice(height * width, min(_POSITIONS, height * width), replace=False)
+        self.targets.append(output.reshape(len(output), -1)[:, chosen])
+        if self.fits_weight:
             rows, columns = chosen // width, chosen % width
-            self.given.append(_around(value, rows, columns, attributes(self.exact), self.kernel))
+            self.samples.append(_patches(value, rows, columns, attributes(self.exact), self.kernel))
         else:
-            self.given.append(value.reshape(len(value), -1)[:, chosen])
+            self.samples.append(value.reshape(len(value), -1)[:, chosen])
 
     def solve(self, model: onnx.ModelProto) -> None:
-        """Put the best weights and bias into `model`."""
+        """Write the fitted weights and bias into `model`."""
         constants = {each.name: each for each in model.graph.initializer}
         weight, bias = (numpy_helper.to_array(constants[name]) for name in self.exact.input[1:3])
-        x, y = np.concatenate(self.given, 1), np.concatenate(self.wanted, 1)
-        if self.whole:
+        x, y = np.concatenate(self.samples, 1), np.concatenate(self.targets, 1)
+        if self.fits_weight:
             flat, bias = least_squares(weight.reshape(len(weight), -1), x, y)
-            if self.rounds:
-                bias = bias + (flat - _rounded(flat)) @ x.mean(1)
+            if self.is_quantized:
+                bias = bias + (flat - _round_int8(flat)) @ x.mean(1)
             weight = flat.reshape(weight.shape)
         else:
             bias = bias + (y - x).mean(1)
@@ -152,33 +155,33 @@ class _Fit:
 
 
 def least_squares(weight: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (O, I) and bias (O,) that make `y` (O, M) of `x` (I, M); near `weight` where `x` says nothing.
+    """Fit weights (O, I) and bias (O,) that map `x` (I, M) to `y` (O, M), regularized towards `weight`.
 
-    With few samples M for the number of inputs I, `weight` stays as it is.
+    With few samples M for the number of inputs I, `weight` is returned unchanged.
     """
     inputs, samples = x.shape
-    centre = x.mean(1, keepdims=True)
-    left = y - weight @ x
-    shift = left.mean(1, keepdims=True)
-    if samples >= _PLACES_FOR_AN_INPUT * inputs:
-        around = x - centre
-        squares = (around @ around.T).astype(np.float64)
-        squares[np.diag_indices(inputs)] += _RIDGE * np.trace(squares) / inputs + np.finfo(np.float32).tiny
-        change = np.linalg.solve(squares, around @ (left - shift).T).T
-        weight, shift = weight + change, shift - change @ centre
+    center = x.mean(1, keepdims=True)
+    residual = y - weight @ x
+    shift = residual.mean(1, keepdims=True)
+    if samples >= _SAMPLES_PER_INPUT * inputs:
+        centered = x - center
+        covariance = (centered @ centered.T).astype(np.float64)
+        covariance[np.diag_indices(inputs)] += _RIDGE * np.trace(covariance) / inputs + np.finfo(np.float32).tiny
+        change = np.linalg.solve(covariance, centered @ (residual - shift).T).T
+        weight, shift = weight + change, shift - change @ center
     return weight, shift[:, 0]
 
 
-def _rounded(weight: np.ndarray) -> np.ndarray:
-    """(O, I) in 127 steps of each output channel's largest weight."""
+def _round_int8(weight: np.ndarray) -> np.ndarray:
+    """Round weights (O, I) to int8 with one symmetric scale per output channel."""
     step = np.maximum(np.abs(weight).max(1, keepdims=True), np.finfo(np.float32).tiny) / 127
     return np.round(weight / step) * step
 
 
-def _around(
+def _patches(
     value: np.ndarray, rows: np.ndarray, columns: np.ndarray, given: Mapping[str, Any], kernel: tuple[int, int]
 ) -> np.ndarray:
-    """(C h w, M): what a convolution with attributes `given` takes of (C, H, W) for outputs at `rows` and `columns`."""
+    """Return the inputs (C h w, M) that a Conv with attributes `given` reads of (C, H, W) for M output positions."""
     height, width = kernel
     top, left, bottom, right = given.get("pads", [0] * 4)
     down, across = given.get("strides", [1, 1])

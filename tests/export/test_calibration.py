@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.passes.graph_editor import GraphEditor
-from export.passes.qdq import elu_input_range, elu_output_range, extend_qdq_regions, head_conv_to_matmul
+from export.passes.qdq import elu_input_range, elu_output_range, extend_qdq_regions
+from export.passes.single_output_conv import head_conv_to_matmul
 from export.quantization.calibration import calibrate, elu, min_max, mse_optimal_range
 from export.quantization.weight_correction import correct_weights, ensure_bias, least_squares
 from tests.support.graphs import model_of, op_types, run

@@ -25,7 +25,7 @@ from export.__main__ import main
 from export.errors import ExportError
 from export.exporter import ExportConfig, KnownDepth, export_run
 from export.fp16 import to_fp16
-from export.passes.space_to_depth import SEGMENTS
+from export.passes.output_range import SEGMENTS
 from export.quantization.quantizer import Int8Quantizer
 from export.runtime import OnnxDepth
 from export.spec import Graph, ModelMetadata, Variant

@@ -10,21 +10,17 @@ import onnx
 import pytest
 from onnx import NodeProto, helper
 
-from export.passes.cpu import (
-    decompose_elu,
-    fold_affine_into_conv,
-    fuse_upsample_conv,
-    optimize_for_cpu,
-    single_output_conv_to_conv_transpose,
-)
+from export.passes.cpu import optimize_for_cpu
+from export.passes.elu import decompose_elu
+from export.passes.fold_affine import fold_affine_into_conv
 from export.passes.graph_editor import GraphEditor
-from export.passes.space_to_depth import (
-    is_space_to_depth_head,
+from export.passes.output_range import split_output_range
+from export.passes.single_output_conv import (
+    single_output_conv_to_conv_transpose,
     single_output_conv_to_depthwise_sum,
-    space_to_depth_head,
-    space_to_depth_stem,
-    split_output_range,
 )
+from export.passes.space_to_depth import is_space_to_depth_head, space_to_depth_head, space_to_depth_stem
+from export.passes.upsample_conv import fuse_upsample_conv
 from tests.support.graphs import model_of, op_types, run
 
 RNG = np.random.default_rng(0)
@@ -194,7 +190,7 @@ def test_a_first_layer_that_is_not_like_that_stays(
         (1, 3, 12, 18),
         inside=True,
     )
-    assert space_to_depth_stem(even, but={"a"}) == even
+    assert space_to_depth_stem(even, excluded={"a"}) == even
 
 
 def tail(pads: tuple[str, str], activation: str = "Elu", width: int = 6, outputs: int = 1) -> onnx.ModelProto:
@@ -370,7 +366,7 @@ def test_another_elu_stays() -> None:
 def test_a_value_that_is_still_read_cannot_be_taken_away() -> None:
     editor = GraphEditor(tail(("reflect", "")))
     nodes: dict[str, NodeProto] = {node.op_type: node for node in editor}
-    with pytest.raises(ValueError, match="nothing gives v any more"):
+    with pytest.raises(ValueError, match="no node produces v any more"):
         editor.replace([nodes["Resize"]], [])
 
 
