@@ -1,6 +1,6 @@
-"""The page: python app.py. Also what a Hugging Face Space starts."""
+"""The page: python app.py. A Hugging Face Space starts this file, too."""
 
-from demo.layout import main
+from demo.server import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Every default of the page, once. What a run depends on has its own in `sfmttr.config`."""
+"""All defaults of the page. Those of a run are in `sfmttr.config`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ EXAMPLES_FOLDER = examples_folder()
 
 
 def _default_folder() -> Path:
-    """`SFMTTR_PAGE`, else the user's cache."""
+    """Return `SFMTTR_PAGE`, else a folder in the user's cache."""
     given = os.environ.get("SFMTTR_PAGE")
     return Path(given).expanduser() if given else cache_folder() / "page"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A clip of the gallery."""
+    """A clip among the examples."""
 
     name: str
     title: str
     clip: Path
-    words: str
-    """One line on what there is to see."""
+    description: str
+    """What there is to see, in one line."""
 
 
 EXAMPLES = (
@@ -43,18 +43,18 @@ class PageConfig:
     """Settings of one page."""
 
     folder: Path = field(default_factory=_default_folder)
-    """Uploads, runs and finished examples."""
+    """Folder of uploads, runs and finished examples."""
     examples: tuple[Example, ...] = EXAMPLES
     prepare_examples: bool = True
-    """Make the examples' results when nobody else needs the machine."""
+    """Whether the examples' results are computed while nobody needs the machine."""
     network: str = field(default_factory=default_network)
-    """That is chosen at first."""
+    """The one that is selected at first."""
     example_network: str = RunConfig().network
-    """Their results are made on a CPU wherever the page runs: with a small one."""
+    """A small one: results of examples are computed on the CPU wherever the page runs."""
     folders: bool = field(default_factory=is_private)
-    """Networks may lie in folders of this machine: only where nobody else can open the page."""
+    """Whether networks may be folders of this machine: only where nobody else can open the page."""
     most_parameters: int = 1_500_000_000
-    """Of a network: larger ones do not fit beside a page."""
+    """Largest number of parameters of a network; more do not fit in memory beside the page."""
     preset: Preset = Preset.FAST
     example_preset: Preset = Preset.DEFAULT
     max_frames: int = 60
@@ -64,38 +64,41 @@ class PageConfig:
 
     max_upload_bytes: int = 500_000_000
     max_files: int = 500
-    """Images at once."""
+    """Images of one upload."""
     max_duration_s: float = 900.0
-    """Longer clips need a start and an end."""
+    """Of the used part of a clip; longer ones need a start and an end."""
     max_source_pixels: int = 20_000_000
-    """Of a frame: 8K has 33 million."""
+    """Pixels of a frame; 8K has 33 million."""
 
     keep_s: float = 24 * 3600.0
-    """Uploads and runs that nobody has looked at for so long are deleted."""
+    """Uploads and runs that nobody opened for so long are deleted."""
     keep_most: int = 60
-    """Of them, at once: a run takes about 200 MB."""
+    """Largest number of them; a run takes about 200 MB."""
     sweep_every_s: float = 600.0
 
     queue_length: int = 8
-    """Who comes when so many are waiting is asked to come back later."""
+    """Jobs that may wait; further visitors are asked to come back later."""
     stop_within_s: float = 3.0
+    """How long the end of a stopped job is waited for."""
     live_every_s: float = 0.7
-    """Least time between two live pictures."""
+    """Shortest time between two live pictures."""
     poll_s: float = 0.25
-    """How often the page is told what happens."""
+    """Time between two updates of the page."""
     picture_width: int = 1280
+    """Largest width of a picture that is sent, in pixels."""
     port: int | None = None
 
+    # Limits of the warnings of a preview.
     short_clip_s: float = 2.0
     few_frames: int = 15
     hardly_moves: float = 6.0
-    """Mean grey levels between frames of the preview below which there is a warning."""
+    """Mean gray-level difference between neighboring frames of the preview below which there is a warning."""
     sparse_frames_s: float = 1.0
-    """Time between used frames above which there is one."""
+    """Time between used frames above which there is a warning."""
 
     @property
     def video(self) -> VideoConfig:
-        """What the page takes in."""
+        """How clips are read, with the limits of the page."""
         return VideoConfig(
             max_frames=self.max_frames,
             max_duration_s=self.max_duration_s,

@@ -1,4 +1,4 @@
-"""What can be downloaded of a run: files as they lie in its folder, and folders as zips, made when asked for."""
+"""Files of a run that can be downloaded: as they are in its folder, or folders as zips that are made on request."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from sfmttr.io.atomic import atomic_file
 from .sessions import Session
 from .views.downloads import DownloadItem
 
+# Compressed already.
 _STORED = frozenset({".png", ".npz", ".onnx"})
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Source:
     name: str
-    """Of the download."""
+    """File name of the download."""
     path: str
     """Within the run folder; a folder is zipped."""
     title: str
-    words: str
+    description: str
 
 
-_ITEMS = (
-    _Item("kit.zip", "kit.zip", "ONNX kit", "the tuned network in three sizes, with a script and a web page"),
-    _Item("refined.safetensors", "refined.safetensors", "Weights", "the tuned network for PyTorch"),
-    _Item("comparison.mp4", "comparison.mp4", "Video", "frame, before and after, side by side"),
-    _Item("compare.png", "pictures/compare.png", "Picture", "one frame, before and after"),
-    _Item("depth-refined.zip", "depth/refined", "Depth maps", "16-bit PNG of every frame, scale and unit inside"),
-    _Item("depth-fused.zip", "depth/fused", "Fused depth maps", "the same, corrected by each frame's points"),
-    _Item("depth-after.npz", "depth/after.npz", "Depth, float32", "the whole clip as one array"),
-    _Item("cloud_after.ply", "cloud_after.ply", "Point cloud", "PLY, after"),
-    _Item("cloud_before.ply", "cloud_before.ply", "Point cloud, before", "PLY, scaled to fit"),
-    _Item("cloud_after.glb", "cloud_after.glb", "3D surfaces", "GLB with cameras, after"),
-    _Item("cloud_before.glb", "cloud_before.glb", "3D surfaces, before", "GLB with cameras"),
-    _Item("colmap.zip", "sfm", "COLMAP model", "cameras, poses and points"),
-    _Item("report.json", "report.json", "Report", "every figure of this page"),
-    _Item("export_report.json", "export/export_report.json", "Export report", "how faithful each ONNX file is"),
+_SOURCES = (
+    _Source("kit.zip", "kit.zip", "ONNX kit", "the tuned network as fp32, fp16 and int8, with a script and a web page"),
+    _Source("refined.safetensors", "refined.safetensors", "Weights", "the tuned network for PyTorch"),
+    _Source("comparison.mp4", "comparison.mp4", "Video", "frame, before and after, side by side"),
+    _Source("compare.png", "pictures/compare.png", "Picture", "one frame, before and after"),
+    _Source("depth-refined.zip", "depth/refined", "Depth maps", "16-bit PNG of every frame, scale and unit inside"),
+    _Source("depth-fused.zip", "depth/fused", "Fused depth maps", "the same, corrected with each frame's 3D points"),
+    _Source("depth-after.npz", "depth/after.npz", "Depth, float32", "the whole clip as one array"),
+    _Source("cloud_after.ply", "cloud_after.ply", "Point cloud", "PLY, after"),
+    _Source("cloud_before.ply", "cloud_before.ply", "Point cloud, before", "PLY, scaled to fit"),
+    _Source("cloud_after.glb", "cloud_after.glb", "3D model", "GLB with cameras, after"),
+    _Source("cloud_before.glb", "cloud_before.glb", "3D model, before", "GLB with cameras"),
+    _Source("colmap.zip", "sfm", "COLMAP model", "cameras, poses and points"),
+    _Source("report.json", "report.json", "Report", "every figure of this page"),
+    _Source("export_report.json", "export/export_report.json", "Export report", "accuracy and speed of each ONNX file"),
 )
 
 
 def available_downloads(session: Session) -> list[DownloadItem]:
-    """What there is of this run."""
+    """Return the downloads that exist for this run."""
     return [
-        DownloadItem(item.name, item.title, item.words, _size(path))
-        for item in _ITEMS
-        if (path := session.run / item.path).exists()
+        DownloadItem(source.name, source.title, source.description, _size(path))
+        for source in _SOURCES
+        if (path := session.run / source.path).exists()
     ]
 
 
 def download_path(session: Session, name: str) -> Path:
-    """The file to send for a download. Raises KeyError for what there is not."""
-    item = next((item for item in _ITEMS if item.name == name), None)
-    path = session.run / item.path if item else None
+    """Return the file to send for a download. Raises KeyError when there is none."""
+    source = next((source for source in _SOURCES if source.name == name), None)
+    path = session.run / source.path if source else None
     if path is None or not path.exists():
         raise KeyError(name)
     return path if path.is_file() else _zipped(path, session.folder / "zips" / name)
@@ -68,8 +69,8 @@ def _zipped(folder: Path, target: Path) -> Path:
         return target
     with atomic_file(target) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
-            kind = zipfile.ZIP_STORED if path.suffix in _STORED else zipfile.ZIP_DEFLATED
-            archive.write(path, path.relative_to(folder).as_posix(), compress_type=kind)
+            compression = zipfile.ZIP_STORED if path.suffix in _STORED else zipfile.ZIP_DEFLATED
+            archive.write(path, path.relative_to(folder).as_posix(), compress_type=compression)
     return target
 
 

@@ -1,7 +1,7 @@
-"""The gallery: bundled clips with finished results, so that one click shows a comparison at once.
+"""The examples: bundled clips with finished results, so that one click shows a comparison at once.
 
-Results are made by the page itself while nobody waits for the machine, once for each version of code and settings, and
-kept. `python -m demo.examples` makes them beforehand, for images that are built.
+The page computes the results itself while nobody needs the machine, once for each version of code and settings, and
+keeps them. `python -m demo.examples` computes them beforehand, for images that are built.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,19 +19,23 @@ from sfmttr.errors import Cancelled, SfmttrError
 from sfmttr.io.json_files import cache_key, read_json, write_json
 
 from .config import Example, PageConfig
+from .eta import TimingHistory
+from .export_worker import ExportRequest
+from .jobs import OnEvent
+from .runner import Runner
 from .sessions import Session
 
 if TYPE_CHECKING:
-    from .service import Service
+    from .queue import WorkQueue
 
 _log = logging.getLogger(__name__)
 _MADE = "made.json"
 _PREFIX = "example-"
-_REST_S = 5.0
+_PAUSE_S = 5.0
 
 
 class Examples:
-    """The examples' results, in `folder`."""
+    """The results of the examples, in `folder`."""
 
     def __init__(self, folder: Path, config: PageConfig) -> None:
         self._folder, self._config = folder, config
@@ -40,20 +44,23 @@ class Examples:
         }
 
     def find(self, id: object) -> Session | None:
+        """Return the result with this id; None when it is not an example's."""
         return self._sessions.get(id) if isinstance(id, str) else None
 
     def owns(self, session: Session) -> bool:
+        """Return whether a result is an example's."""
         return session.id in self._sessions
 
     def session(self, example: Example) -> Session:
+        """Return where the result of an example is kept."""
         return self._sessions[f"{_PREFIX}{example.name}"]
 
     def by_name(self, name: str) -> Example:
-        """Raises KeyError."""
+        """Return the example of this name. Raises KeyError."""
         return {each.name: each for each in self._config.examples}[name]
 
     def config(self, example: Example) -> RunConfig:
-        """What its result is made with."""
+        """Return the configuration that the result is computed with."""
         return RunConfig(
             network=self._config.example_network,
             preset=self._config.example_preset,
@@ -62,7 +69,7 @@ class Examples:
         )
 
     def ready(self, example: Example) -> bool:
-        """Whether its result is there, whole, and of this version."""
+        """Return whether the result exists, is complete, and is of this version."""
         session = self.session(example)
         try:
             made = read_json(session.folder / _MADE)["key"] if (session.folder / _MADE).is_file() else None
@@ -70,22 +77,20 @@ class Examples:
             return False
         return made == self._key(example) and session.finished
 
-    def make(self, example: Example, tell: Callable[[object], None], service: Service) -> None:
-        """Run and export the example; what is there of an earlier try is used."""
+    def compute(self, example: Example, on_event: OnEvent, runner: Runner) -> None:
+        """Run and export the example; stages of an earlier attempt are reused."""
         from sfmttr.refinement.backend import LocalBackend
-
-        from .export_worker import ExportRequest
-        from .runner import export_into, run_into
 
         session = self.session(example)
         session.folder.mkdir(parents=True, exist_ok=True)
         (session.folder / _MADE).unlink(missing_ok=True)
-        # Never on rented GPUs: those are asked for in a visitor's name.
-        run_into(session, example.clip, self.config(example), LocalBackend("cpu"), tell, service.timings)
-        export_into(session, ExportRequest(), tell, service.timings)
+        # Never on rented GPUs: their quota is a visitor's.
+        runner.run(session, example.clip, self.config(example), LocalBackend("cpu"), on_event)
+        runner.export(session, ExportRequest(), on_event)
         write_json(session.folder / _MADE, {"key": self._key(example)})
 
     def missing(self) -> Iterator[Example]:
+        """Yield the examples whose clip exists and whose result is not ready."""
         return (each for each in self._config.examples if each.clip.is_file() and not self.ready(each))
 
     def _key(self, example: Example) -> str:
@@ -93,41 +98,41 @@ class Examples:
         return cache_key(sfmttr.__version__, [clip.name, clip.stat().st_size, self.config(example)])
 
 
-def prepare_in_background(service: Service) -> None:
-    """Start the thread that makes what is missing, stepping back whenever a visitor wants the machine."""
+def compute_in_background(examples: Examples, queue: WorkQueue, runner: Runner) -> None:
+    """Start the thread that computes missing results; it steps back whenever a visitor needs the machine."""
 
     def step_back(_: object) -> None:
-        if service.queue.waiting:
+        if queue.waiting:
             raise Cancelled("a visitor waits")
 
     def work() -> None:
-        while any(True for _ in service.examples.missing()):
-            time.sleep(_REST_S)
-            if not service.queue.idle:
+        while any(True for _ in examples.missing()):
+            time.sleep(_PAUSE_S)
+            if not queue.idle:
                 continue
-            example = next(service.examples.missing())
+            example = next(examples.missing())
             try:
-                with service.queue.acquire(step_back):
-                    service.examples.make(example, step_back, service)
+                with queue.acquire(step_back):
+                    examples.compute(example, step_back, runner)
             except Cancelled:
                 continue
-            except Exception:  # noqa: BLE001 - see below
-                # The page works without its examples; whoever runs it finds this in the log.
-                _log.exception("the result of example %s could not be made", example.name)
+            except Exception:  # noqa: BLE001
+                # The page works without its examples; whoever operates it finds this in the log.
+                _log.exception("the result of example %s could not be computed", example.name)
                 return
 
     threading.Thread(target=work, name="examples", daemon=True).start()
 
 
 def main() -> None:
-    """Make the results of all examples now."""
-    from .service import Service
-
-    service = Service(PageConfig())
-    for example in list(service.examples.missing()):
+    """Compute the results of all examples now."""
+    config = PageConfig()
+    folder = config.folder / "examples"
+    examples, runner = Examples(folder, config), Runner(TimingHistory(config.folder / "rates.json"))
+    for example in list(examples.missing()):
         print(f"{example.title} ...", flush=True)
-        service.examples.make(example, lambda _: None, service)
-    print(f"All examples are in {service.config.folder / 'examples'}")
+        examples.compute(example, lambda _: None, runner)
+    print(f"All examples are in {folder}")
 
 
 if __name__ == "__main__":

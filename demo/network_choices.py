@@ -1,4 +1,4 @@
-"""The networks that a visitor can choose, and what may be typed in their place: hostile until checked."""
+"""The networks that a visitor can choose, and model ids that are typed: hostile until checked."""
 
 from __future__ import annotations
 
@@ -17,103 +17,104 @@ from .environment import has_gpu
 from .eta import CostModel
 
 OTHER = "another"
-"""The choice that opens a field to type a model's name in."""
+"""Value of the choice that opens a field for a model id."""
 _OTHER_LABEL = "Another model of the Hugging Face Hub …"
-_LONGEST = 300
-_KEPT = 200
-_ADDRESS = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?", re.IGNORECASE)
-_TREE = re.compile(r"/(?:tree|blob|resolve)/([^/?#]+).*$|[?#].*$")
-_WORD = re.compile(r"[\w-][\w.-]*")
+_MAX_NAME_LENGTH = 300
+_SUMMARIES_KEPT = 200
+_MODEL_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?", re.IGNORECASE)
+_REVISION = re.compile(r"/(?:tree|blob|resolve)/([^/?#]+).*$|[?#].*$")
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 class NetworkChoices:
-    """What can be chosen, and what has been found out about it."""
+    """What can be chosen, and what is known of each network."""
 
     def __init__(self, most_parameters: int) -> None:
-        self._most = most_parameters
-        self._seen: dict[str, NetworkSummary] = {}
+        self._most_parameters = most_parameters
+        self._summaries: dict[str, NetworkSummary] = {}
         self._lock = threading.Lock()
 
     def options(self) -> list[tuple[str, str]]:
-        """(label, name) of every network with a name of ours, then what opens the field for others."""
+        """Return (label, name) of every registered network, then the option that opens the field for others."""
         return [*((_label(each), each.info.name) for each in networks.describe_all()), (_OTHER_LABEL, OTHER)]
 
     def resolve(self, network: str, other: str, *, folders: bool) -> str:
-        """The name that `networks.load` takes for what was chosen, and typed in case that is `OTHER`.
+        """Return the name that `networks.load` takes for the chosen network, or for `other` if that is `OTHER`.
 
-        Raises `NetworkError` for what cannot be a name. Unless `folders` are allowed the disk is not looked at, so that
-        nobody learns by asking what lies there.
+        Raises `NetworkError` for anything that cannot be a name. Unless `folders` are allowed, the disk is not
+        accessed, so that nobody can find out what is on it.
         """
         text = (other if network == OTHER else network).strip()
         if text in networks.names():
             return text
         if not text:
-            raise NetworkError("Write which model of the Hugging Face Hub you want: ORG/NAME, as its page has it.")
-        if len(text) > _LONGEST or not text.isprintable():
-            raise NetworkError("This is no name of a network: write ORG/NAME, as its page on huggingface.co has it.")
+            raise NetworkError("Enter a model id of the Hugging Face Hub: ORG/NAME, as shown on its page.")
+        if len(text) > _MAX_NAME_LENGTH or not text.isprintable():
+            raise NetworkError("This is not a valid model id: enter ORG/NAME, as shown on its page on huggingface.co.")
         name = _without_address(text)
         if looks_like_model_id(name):
-            ModelId.parse(name)  # its options make sense
+            ModelId.parse(name)  # raises for options that make no sense
             return name if name.startswith("hf:") else f"hf:{name}"
-        if folders and not (_WORD.fullmatch(name) and not Path(name).is_dir()):
-            ModelId.parse(name)  # it is there
+        if folders and not (_PLAIN_NAME.fullmatch(name) and not Path(name).is_dir()):
+            ModelId.parse(name)  # raises if there is no such folder
             return name
-        if _WORD.fullmatch(name):
-            registry.entry(name)  # says which there are
+        if _PLAIN_NAME.fullmatch(name):
+            registry.entry(name)  # raises, and lists the names
         raise NetworkError(
-            "This is no model of the Hugging Face Hub: write ORG/NAME, as its page has it. A folder is taken only on "
-            "your own machine, by a page that nobody else can open."
+            "This is not a model of the Hugging Face Hub: enter ORG/NAME, as shown on its page. A folder is accepted "
+            "only on your own machine, by a page that nobody else can open."
         )
 
     def describe(self, name: str) -> NetworkSummary:
-        """What is known of a network that `resolve` gave; of others than ours the small files are read, once.
+        """Return a summary of a network that `resolve` returned; of Hub models the small files are read, once.
 
-        It takes as long as the Hub takes to answer. Raises `NetworkError` and `WeightsError` for what cannot be used.
+        This takes as long as the Hub takes to answer. Raises `NetworkError` and `WeightsError` for networks that cannot
+        be used.
         """
         with self._lock:
-            seen = self._seen.get(name)
-        if seen is not None and looks_like_model_id(name):
-            seen = replace(
-                seen, weights_available=seen.weights_available or repository.is_cached(ModelId.parse(name).location)
+            known = self._summaries.get(name)
+        if known is not None and looks_like_model_id(name):
+            known = replace(
+                known, weights_available=known.weights_available or repository.is_cached(ModelId.parse(name).location)
             )
-        else:  # what lies on this disk may have changed
-            seen = networks.describe(name)
+        else:  # files on this disk may have changed
+            known = networks.describe(name)
             with self._lock:
-                self._seen[name] = seen
-                while len(self._seen) > _KEPT:
-                    self._seen.pop(next(iter(self._seen)))
-        if seen.parameters > self._most:
+                self._summaries[name] = known
+                while len(self._summaries) > _SUMMARIES_KEPT:
+                    self._summaries.pop(next(iter(self._summaries)))
+        if known.parameters > self._most_parameters:
             raise NetworkError(
-                f"{seen.info.name} has {seen.parameters / 1e6:,.0f} million parameters, more than the "
-                f"{self._most / 1e6:,.0f} million that this page takes: choose a smaller model."
+                f"{known.info.name} has {known.parameters / 1e6:,.0f} million parameters, more than the "
+                f"{self._most_parameters / 1e6:,.0f} million that this page accepts: choose a smaller model."
             )
-        return seen
+        return known
 
     def cost_model(self, name: str) -> CostModel | None:
-        """What a network asks of this machine; None while nothing is known of it."""
+        """Return the estimated cost of a network on this machine; None while nothing is known of it."""
         with self._lock:
-            seen = self._seen.get(name)
+            known = self._summaries.get(name)
         try:
-            if seen is None and name not in networks.names():
+            if known is None and name not in networks.names():
                 return None
-            seen = seen or networks.describe(name)
+            known = known or networks.describe(name)
         except SfmttrError:
             return None
-        return CostModel.from_size(seen.parameters, of_hub=seen.model is not None, on_gpu=has_gpu())
+        return CostModel.from_size(known.parameters, of_hub=known.model is not None, on_gpu=has_gpu())
 
 
 def _without_address(text: str) -> str:
-    """`ORG/NAME[@REVISION]` of the address of a model's page; anything else as it is."""
-    address = _ADDRESS.match(text)
+    """Return `ORG/NAME[@REVISION]` for the address of a model's page; anything else unchanged."""
+    address = _MODEL_PAGE.match(text)
     if address is None:
         return text
-    return _TREE.sub(lambda found: f"@{found[1]}" if found[1] else "", text[address.end() :]).rstrip("/")
+    return _REVISION.sub(lambda found: f"@{found[1]}" if found[1] else "", text[address.end() :]).rstrip("/")
 
 
-def _label(each: NetworkSummary) -> str:
-    of_hub = each.model is not None
-    fetched = of_hub or all(file.url for file in registry.entry(each.info.name).files)
-    missing = "weights are fetched first" if fetched else "its weights are not on this machine"
-    here = "weights here" if each.weights_available else missing
-    where = "Hugging Face: " if of_hub else ""
-    return f"{where}{each.info.name} · {each.parameters / 1e6:.1f} M parameters · {each.info.licence} · {here}"
+def _label(network: NetworkSummary) -> str:
+    info, of_hub = network.info, network.model is not None
+    downloadable = of_hub or all(file.url for file in registry.entry(info.name).files)
+    missing = "downloaded first" if downloadable else "weights not on this machine"
+    state = "ready to use" if network.weights_available else missing
+    source = "Hugging Face: " if of_hub else ""
+    return f"{source}{info.name} · {network.parameters / 1e6:.1f} M parameters · {info.licence} · {state}"

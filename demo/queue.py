@@ -1,8 +1,7 @@
-"""The line before the machine: one heavy piece of work at a time, first come first served, and everybody knows where
-they stand.
+"""The queue for the machine: one heavy job at a time, first come first served, and everyone knows their position.
 
-Gradio's own queue would do the first; it does not tell clients of the API their position, nor let the page's own work
-(preparing examples) step back for visitors.
+Gradio's own queue would do the first. It does not tell API clients their position, and it does not let the page's own
+work (computing the examples) step back for visitors.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ _POLL_S = 0.2
 
 
 class QueueFullError(SfmttrError):
-    """Too many are waiting."""
+    """Too many jobs are waiting."""
 
 
 class WorkQueue:
-    """Who has the machine, and who waits for it."""
+    """The job that holds the machine and those that wait for it."""
 
     def __init__(self, length: int) -> None:
+        """`length`: how many jobs may wait."""
         self._length = length
         self._tickets: list[int] = []
         self._numbers = itertools.count()
@@ -32,19 +32,20 @@ class WorkQueue:
 
     @property
     def waiting(self) -> int:
-        """How many wait for who is at it."""
+        """Number of jobs that wait for the one that holds the machine."""
         return max(0, len(self._tickets) - 1)
 
     @property
     def idle(self) -> bool:
+        """Whether no job holds the machine."""
         return not self._tickets
 
     @contextmanager
     def acquire(self, on_position: Callable[[int], None]) -> Iterator[None]:
         """Wait for the machine and hold it.
 
-        `on_position` hears a few times a second how many are before us (0: it is our turn); what it raises ends the
-        waiting. Raises `QueueFullError`.
+        `on_position` is called a few times a second with the number of jobs ahead (0: it is our turn); what it raises
+        ends the waiting. Raises `QueueFullError`.
         """
         ticket = self._join()
         try:
@@ -60,7 +61,7 @@ class WorkQueue:
     def _join(self) -> int:
         with self._changed:
             if len(self._tickets) > self._length:
-                raise QueueFullError(f"{self.waiting} people are waiting already: please come back in a few minutes.")
+                raise QueueFullError(f"The queue is full ({self.waiting} waiting): please come back in a few minutes.")
             ticket = next(self._numbers)
             self._tickets.append(ticket)
             return ticket

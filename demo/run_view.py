@@ -46,7 +46,7 @@ TITLES: Mapping[str, str] = {
     ERROR_AFTER: "error at held-out points, after",
     POINTS_LAYER: "points by class",
 }
-ALIGNED_DISPARITY = "unrefined, with the best scale and shift"
+ALIGNED_DISPARITY = "the original network with the best scale and shift"
 """What "before" is, of a network that gives inverse depth up to scale and shift: a gain that is only alignment is
 none."""
 _DISPARITY_TITLES: Mapping[str, str] = {
@@ -151,7 +151,7 @@ class RunView:
         return {**TITLES, **_DISPARITY_TITLES} if self.gave_disparity else TITLES
 
     @property
-    def before_words(self) -> str:
+    def before_description(self) -> str:
         """What "before" is, where that needs saying; else empty."""
         return ALIGNED_DISPARITY if self.before is Column.ALIGNED else ""
 
@@ -188,7 +188,7 @@ class RunView:
         return tuple(str(layer) for layer in TITLES if layer in there)
 
     @cached_property
-    def colours(self) -> ColorRange:
+    def colors(self) -> ColorRange:
         """One range for the clip: that of the run's own pictures and video."""
         from sfmttr.viz import colormap
 
@@ -196,12 +196,12 @@ class RunView:
         return colormap.color_range(frame for maps in shown for frame in maps)
 
     @property
-    def exported_colours(self) -> ColorRange:
-        """`colours` in the unit of the exported network, which may give metres where the run does not."""
+    def exported_colors(self) -> ColorRange:
+        """`colors` in the unit of the exported network, which may give metres where the run does not."""
         from sfmttr.viz.colormap import ColorRange
 
         scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
-        return ColorRange(scale * self.colours.near, scale * self.colours.far)
+        return ColorRange(scale * self.colors.near, scale * self.colors.far)
 
     @property
     def before(self) -> Column:
@@ -231,7 +231,7 @@ class RunView:
         if layer == PHOTO:
             return self.frames.read(frame).rgb
         if layer not in (POINTS_LAYER, ERROR_BEFORE, ERROR_AFTER):
-            return colormap.colorize(self.depth(layer, frame), self.colours)
+            return colormap.colorize(self.depth(layer, frame), self.colors)
         points, rgb = self.points, self.frames.read(frame).rgb
         assert points is not None, "or the layer would not be there"
         rows = points.frame == frame

@@ -1,9 +1,8 @@
-"""What the page does for its visitors, whoever asks: buttons and API alike. Nothing here knows gradio."""
+"""Runs and exports into a session's folder, for visitors' jobs and for the examples."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from sfmttr.types import Progress, ResultOrigin
 from . import zerogpu
 from .eta import TimingHistory
 from .export_worker import ExportRequest, export
+from .jobs import OnEvent
 from .sessions import Session
 
 if TYPE_CHECKING:
@@ -23,65 +23,72 @@ if TYPE_CHECKING:
     from sfmttr.refinement.task import RefineStep
 
 
-OnEvent = Callable[[object], None]
-
-
 @dataclass(frozen=True)
 class QueueEvent:
-    """So many are before us."""
+    """A position in the queue."""
 
     position: int
+    """Number of jobs ahead."""
 
 
 @dataclass(frozen=True)
 class RefineStepEvent:
-    """One step of the refinement; now and then with what the network says of the first frame."""
+    """One step of the refinement, now and then with the current depth of the first frame."""
 
     step: RefineStep
     depth: np.ndarray | None = field(repr=False)
+    """(h, w) float32, or None."""
 
 
-def run_into(
-    session: Session,
-    clip: Path,
-    config: RunConfig,
-    backend: Backend,
-    tell: OnEvent,
-    timings: TimingHistory,
-    live_every_s: float = float("inf"),
-) -> None:
-    """Run the pipeline into the session's folder, telling `Progress` and `RefineStepEvent`."""
-    from sfmttr.run import pipeline  # torch takes seconds to import: tell the visitor something first
+class Runner:
+    """Runs and exports, whose durations go into `timings`."""
 
-    from .run_view import save_points
+    def __init__(self, timings: TimingHistory) -> None:
+        self._timings = timings
 
-    cached: set[str] = set()
-    shown_at = float("-inf")
+    def run(
+        self,
+        session: Session,
+        clip: Path,
+        config: RunConfig,
+        backend: Backend,
+        on_event: OnEvent,
+        live_every_s: float = float("inf"),
+    ) -> None:
+        """Run the pipeline into the session's folder, reporting `Progress` and `RefineStepEvent`.
 
-    def on_progress(progress: Progress) -> None:
-        if progress.origin is ResultOrigin.CACHE:
-            cached.add(progress.stage)
-        tell(progress)
+        At most one event in `live_every_s` carries a depth map.
+        """
+        from sfmttr.run import pipeline  # torch takes seconds to import; the visitor sees something first
 
-    def on_step(step: RefineStep, live: LiveNetwork) -> None:
-        nonlocal shown_at
-        now, depth = time.monotonic(), None
-        if now - shown_at >= live_every_s:
-            shown_at, depth = now, live.depth(zerogpu.LIVE_FRAME)
-        tell(RefineStepEvent(step, depth))
+        from .run_view import save_points
 
-    result = pipeline.run(clip, session.run, config, on_progress, on_step, backend)
-    tell(Progress("outputs", 1, 1))
-    save_points(result, session)
-    measured_s = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
-    timings.record_run(measured_s, len(result.frames), config.network, str(config.preset))
+        cached: set[str] = set()
+        shown_at = float("-inf")
 
+        def on_progress(progress: Progress) -> None:
+            if progress.origin is ResultOrigin.CACHE:
+                cached.add(progress.stage)
+            on_event(progress)
 
-def export_into(session: Session, wish: ExportRequest, tell: OnEvent, timings: TimingHistory) -> None:
-    """Export the session's run, telling `Progress`."""
-    from sfmttr.io.json_files import read_json
-    from sfmttr.run.manifest import REPORT
+        def on_step(step: RefineStep, live: LiveNetwork) -> None:
+            nonlocal shown_at
+            now, depth = time.monotonic(), None
+            if now - shown_at >= live_every_s:
+                shown_at, depth = now, live.depth(zerogpu.LIVE_FRAME)
+            on_event(RefineStepEvent(step, depth))
 
-    started = time.monotonic()
-    export(session.run, wish, tell)
-    timings.record_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))
+        result = pipeline.run(clip, session.run, config, on_progress, on_step, backend)
+        on_event(Progress("outputs", 1, 1))
+        save_points(result, session)
+        measured_s = {stage: seconds for stage, seconds in result.timings_s.items() if stage not in cached}
+        self._timings.record_run(measured_s, len(result.frames), config.network, str(config.preset))
+
+    def export(self, session: Session, request: ExportRequest, on_event: OnEvent) -> None:
+        """Export the session's run and pack its kit, reporting `Progress`."""
+        from sfmttr.io.json_files import read_json
+        from sfmttr.run.manifest import REPORT
+
+        started = time.monotonic()
+        export(session.run, request, on_event)
+        self._timings.record_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))

@@ -1,63 +1,30 @@
-"""The page's words and tables: values in, HTML out. Everything that comes from outside is escaped."""
+"""The files of the Download tab."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from ..run_view import RunView
-from .common import megabytes, picture_uri
+from .common import megabytes
 
 
 @dataclass(frozen=True)
 class DownloadItem:
-    """Something to take home."""
+    """One file that can be downloaded."""
 
     name: str
     title: str
-    words: str
+    description: str
     size: int
+    """Bytes; of a folder, before it is zipped."""
 
 
-def downloads(key: str, offers: Sequence[DownloadItem]) -> str:
-    """Links, the kit first."""
+def downloads(key: str, items: Sequence[DownloadItem]) -> str:
+    """Return links in the given order, for the run with this key."""
     cards = "".join(
         f'<a class="offer" href="view/{escape(key)}/file/{escape(each.name)}" download="{escape(each.name)}">'
-        f"<b>{escape(each.title)}</b><span>{escape(each.words)}</span><small>{megabytes(each.size)}</small></a>"
-        for each in offers
+        f"<b>{escape(each.title)}</b><span>{escape(each.description)}</span><small>{megabytes(each.size)}</small></a>"
+        for each in items
     )
     return f'<div class="offers">{cards}</div>'
-
-
-def prediction(photo: np.ndarray, depth: np.ndarray, view: RunView, facts: Sequence[str]) -> str:
-    """A photo and its depth, in the clip's colours."""
-    from sfmttr.viz import colormap
-
-    from ..run_view import TITLES
-
-    config = {
-        "frames": ["photo"],
-        "hw": list(photo.shape[:2]),
-        "layers": [
-            {"key": "photo", "title": TITLES["photo"], "src": picture_uri(photo, 1280, 88)},
-            {
-                "key": "depth",
-                "title": "depth",
-                "src": picture_uri(colormap.colorize(depth, view.exported_colours), 1280, 88),
-            },
-        ],
-        "left": "photo",
-        "right": "depth",
-        "bar": None,
-    }
-    text = " · ".join(escape(each) for each in facts)
-    return (
-        f"<depth-compare data-config='{escape(json.dumps(config), quote=True)}'></depth-compare>"
-        f'<p class="caption" id="predicted">{text}</p>'
-    )

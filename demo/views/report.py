@@ -1,4 +1,4 @@
-"""The page's words and tables: values in, HTML out. Everything that comes from outside is escaped."""
+"""The Report tab: measures, curves, health of the reconstruction and timings."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 
 from sfmttr.evaluation.metrics import MEASURES, Measure
 
-from .charts import Series, line_chart
+from .charts import Axis, Series, line_chart
+from .common import is_finite, percent
+from .progress import validation_chart
 
 if TYPE_CHECKING:
     from sfmttr.evaluation.comparison import Column
     from sfmttr.run.report import ColumnReport, ComparisonReport
 
     from ..run_view import RunView
-from .common import is_finite, percent
-from .progress import validation_chart
 
 _MEASURES = [measure for measure in MEASURES if measure.name in ("abs_rel", "rmse", "rmse_log", "a1")]
 _FUSED = {"before_fused": "before + points", "after_fused": "after + points"}
 _COMPARISONS = (
     ("held_out", "At held-out points of the reconstruction"),
-    ("held_out_frames", "At held-out frames"),
-    ("ground_truth", "Against true depth"),
+    ("held_out_frames", "On held-out frames"),
+    ("ground_truth", "Against ground truth"),
 )
 
 
 def report(view: RunView) -> str:
-    """Tables, curves, health card and timings."""
+    """Return tables, curves, health card and timings of a run."""
     parts = []
     for name, title in _COMPARISONS:
         comparison: ComparisonReport | None = getattr(view.report.comparison, name)
@@ -101,59 +101,63 @@ def _curves(view: RunView) -> str:
     )
     median = [(i + 1.0, float(np.median(window))) for i, window in windows if window]
     steps = [(i + 1.0, value) for i, value in enumerate(losses)]
-    chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], "step", "training loss")
+    chart = line_chart([Series("loss", steps, "faint"), Series("median", median)], Axis("step"), Axis("training loss"))
     error = validation_chart(curves.validation, len(losses))
     return (
-        '<section><h3>Learning</h3><div class="charts">'
-        f"<div><h4>Error at points that chose the best step</h4>{error}</div>"
-        f"<div><h4>Training loss, and its running median</h4>{chart}</div></div></section>"
+        '<section><h3>Training</h3><div class="charts">'
+        f"<div><h4>Error at validation points</h4>{error}</div>"
+        f"<div><h4>Training loss and its running median</h4>{chart}</div></div></section>"
     )
 
 
+_GOOD_SCORE, _FAIR_SCORE = 0.75, 0.5
+_HEALTH = {"good": "self-consistent", "fair": "usable with caution", "poor": "not self-consistent"}
+
+
 def health(view: RunView) -> str:
-    """The health card."""
+    """Return the health card of the reconstruction."""
     sfm, alignment = view.report.sfm, view.report.alignment
     card = sfm.health
     if card is None:
         return f'<div class="health poor"><p>{escape(sfm.advice or "")}</p></div>'
     facts = [
-        ("Frames placed", f"{card.registered} of {card.total}"),
+        ("Registered frames", f"{card.registered} of {card.total}"),
         ("3D points", f"{card.points:,}"),
         ("Reprojection error", f"{card.mean_reprojection_error_px:.2f} px"),
-        ("A point is seen in", f"{card.mean_track_length:.1f} frames"),
+        ("Frames per point", f"{card.mean_track_length:.1f}"),
         ("Field of view", f"{card.horizontal_view_deg:.0f}°{' (given)' if card.focal_given else ''}"),
         ("Focal length", f"{card.focal_px:.0f} px"),
         ("Triangulation angle", f"{card.median_triangulation_angle_deg:.1f}°"),
     ]
     if alignment is not None:
         facts += [
-            ("Points that fit the network", percent(alignment.relaxed_inlier_ratio)),
-            ("Agreement on near and far", f"{alignment.rank_correlation:.2f}"),
-            ("Scale varies by", percent(alignment.scale_spread)),
+            ("Points consistent with the network", percent(alignment.relaxed_inlier_ratio)),
+            ("Depth-order correlation", f"{alignment.rank_correlation:.2f}"),
+            ("Scale variation", percent(alignment.scale_spread)),
         ]
     score = card.score
-    kind = "good" if score >= 0.75 else "fair" if score >= 0.5 else "poor"
+    kind = "good" if score >= _GOOD_SCORE else "fair" if score >= _FAIR_SCORE else "poor"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     concerns = "".join(f"<li>{escape(each)}</li>" for each in card.concerns)
     advice = f"<p>{escape(card.advice)}</p>" if card.advice else ""
     return (
         f'<div class="health {kind}"><p class="score"><b>{100 * score:.0f}</b> of 100: '
-        f"{ {'good': 'fits itself well', 'fair': 'usable, with doubts', 'poor': 'does not fit itself'}[kind] }</p>"
+        f"{_HEALTH[kind]}</p>"
         f'<dl class="facts">{cells}</dl>{f"<ul>{concerns}</ul>" if concerns else ""}{advice}</div>'
     )
 
 
-_STAGE_WORDS = {
-    "frames": "frames",
+_STAGE_TITLES = {
+    "frames": "frame selection",
     "sfm": "structure-from-motion",
     "disparity": "inverse depth before",
     "before": "depth before",
     "aligned": "scale and shift",
-    "refine": "refinement",
+    "refine": "fine-tuning",
     "after": "depth after",
-    "before_fused": "fusing before",
-    "after_fused": "fusing after",
-    "compare": "comparing",
+    "before_fused": "fusion before",
+    "after_fused": "fusion after",
+    "compare": "evaluation",
     "outputs": "pictures, video, 3D",
 }
 
@@ -164,13 +168,14 @@ def _timings(view: RunView) -> str:
         return ""
     most = max(timings.values())
     rows = "".join(
-        f'<tr><th scope="row">{_STAGE_WORDS.get(name, name)}</th><td>{value:.1f} s</td>'
+        f'<tr><th scope="row">{_STAGE_TITLES.get(name, name)}</th><td>{value:.1f} s</td>'
         f'<td class="wide"><span class="bar"><span style="width:{100 * value / most:.0f}%"></span></span></td></tr>'
         for name, value in timings.items()
     )
     network, preset = escape(view.report.network), escape(view.report.preset)
-    licence = escape(view.report.licence or "not stated")
+    license_ = escape(view.report.licence or "not stated")
     return (
-        f'<table class="timings"><tbody>{rows}</tbody></table><p class="caption">{sum(timings.values()):.0f} s in all; '
-        f"network {network} (licence: {licence}), preset {preset}, seed {view.report.seed}.</p>"
+        f'<table class="timings"><tbody>{rows}</tbody></table>'
+        f'<p class="caption">{sum(timings.values()):.0f} s in total; '
+        f"network {network} (license: {license_}), preset {preset}, seed {view.report.seed}.</p>"
     )

@@ -1,56 +1,58 @@
-"""The page's words and tables: values in, HTML out. Everything that comes from outside is escaped."""
+"""The verdict above the tabs: what the refinement achieved, at one glance."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
+from .common import notice, percent
+
 if TYPE_CHECKING:
     from ..run_view import RunView
-from .common import notice, percent
 
 
 def verdict(view: RunView, link: str) -> str:
-    """What came of it, in one glance."""
-    report, run = view.report, f' data-run="{escape(view.session.id)}"'
+    """Return the headline of a run; `link`: the query that opens it, empty for an example."""
+    run = f' data-run="{escape(view.session.id)}"'
     if not view.refined:
-        title = "Not refined: this reconstruction is not to be trusted" if view.gate_closed else "Not refined"
-        body = f'<p class="why">{escape(report.advice)}</p><p>{_unrefined_words(view)}</p>'
-        return f'<div class="verdict closed"{run}><h2>{title}</h2>{body}{_link(link)}</div>'
+        return f'<div class="verdict closed"{run}>{_not_refined(view)}{_link(link)}</div>'
     if view.rolled_back:
-        body = (
-            "No step was better than the network as it was, at points that it did not learn from: it is kept as it was."
+        text = (
+            "At validation points held out from training, no step was better than the original network, so it was kept "
+            "unchanged."
         )
-        return f'<div class="verdict closed"{run}><h2>Nothing to gain here</h2><p>{body}</p>{_link(link)}</div>'
+        return f'<div class="verdict closed"{run}><h2>No improvement found</h2><p>{text}</p>{_link(link)}</div>'
+    return f'<div class="verdict"{run}>{_refined(view)}{_link(link)}</div>'
+
+
+def _not_refined(view: RunView) -> str:
+    title = "Not refined: the reconstruction looks unreliable" if view.gate_closed else "Not refined"
+    shown = "Below: the depth of the original network, and the result of structure-from-motion."
+    anyway = " You can refine anyway with the button below." if view.gate_closed else ""
+    advice = escape(view.report.advice)
+    return f'<h2>{title}</h2><p class="why">{advice}</p><p>{shown}{anyway}</p>'
+
+
+def _refined(view: RunView) -> str:
     before, aligned, after = (view.held_out(column) for column in (view.before, "aligned", "after"))
     if before is None or after is None or aligned is None:
-        return f'<div class="verdict"{run}><h2>Refined</h2>{_link(link)}</div>'
+        return "<h2>Refined</h2>"
     arrow = "<span class='arrow' aria-hidden='true'>→</span>"
     times = aligned / after if after > 0 else float("inf")
-    caution = (
-        ""
-        if view.trusted
-        else notice("Refined although the reconstruction is not trusted: mind what you see.", "warning")
-    )
+    caution = "Refined although the reconstruction looks unreliable: treat the results with caution."
     return (
-        f'<div class="verdict"{run}>'
         f"<h2>Depth is {_factor(times)} more accurate in this place</h2>"
         f'<div class="figures">{_figure("before", before)}{arrow}{_figure("after", after, "good")}</div>'
-        f"<p>Mean relative error at {_held_out_count(view)} points of the reconstruction that the network never saw. "
-        f"{_alignment_words(view)}</p>{caution}{_link(link)}</div>"
+        f"<p>Mean relative error at {_held_out_count(view)} reconstructed 3D points held out from training. "
+        f"{_alignment_share(view)}</p>{'' if view.trusted else notice(caution, 'warning')}"
     )
 
 
-def _alignment_words(view: RunView) -> str:
-    """What alignment alone does, which is no gain."""
-    if view.before_words:
-        return f"Before is the network {view.before_words}: what only they would have gained is no gain."
-    return f"Scale alone would have given {percent(view.held_out('aligned'))}."
-
-
-def _unrefined_words(view: RunView) -> str:
-    forced = " You can refine all the same, below." if view.gate_closed else ""
-    return f"Below is the depth that the network gives as it is, and what structure-from-motion found.{forced}"
+def _alignment_share(view: RunView) -> str:
+    """Return what alignment alone achieves, which does not count as improvement."""
+    if view.before_description:
+        return f"“Before” is {view.before_description}: what alignment alone gains is not counted."
+    return f"Rescaling the original depth alone would give {percent(view.held_out('aligned'))}."
 
 
 def _factor(times: float) -> str:
@@ -69,15 +71,15 @@ def _held_out_count(view: RunView) -> str:
 
 
 def _link(link: str) -> str:
+    if not link:
+        return ""
     return (
-        f'<p class="link">This result stays a day: <a href="{escape(link)}">link to come back to it</a></p>'
-        if link
-        else ""
+        f'<p class="link">Kept for 24 hours after the last visit: <a href="{escape(link)}">link to this result</a></p>'
     )
 
 
-def before_words(view: RunView) -> str:
-    """What "before" is, where the network gives inverse depth."""
-    if view.before_words:
-        return f"“Before”, here and in video, pictures and 3D, is the network {view.before_words} for this clip."
-    return "The network gives inverse depth up to scale and shift; what is shown leaves the shift out."
+def before_caption(view: RunView) -> str:
+    """Return what "before" shows, for a network that predicts inverse depth."""
+    if view.before_description:
+        return f"“Before”, here and in video, pictures and 3D, is {view.before_description} for this clip."
+    return "The network predicts inverse depth up to scale and shift; the depth shown leaves the shift out."

@@ -20,5 +20,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve the page until it is interrupted."""
     package = require("demo", ("gradio",), extra="page", needed_by="`sfmttr page`")
-    import_module(f"{package}.layout").main()
+    import_module(f"{package}.server").main()
     return 0

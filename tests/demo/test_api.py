@@ -116,7 +116,7 @@ def test_runs_that_there_are_not(server: Server, run: str) -> None:
         lambda: server.client.predict(run=run, api_name="/export"),
         lambda: server.client.predict(run=run, picture=None, variant="fp32", api_name="/predict"),
     ):
-        with pytest.raises(AppError, match="not here"):
+        with pytest.raises(AppError, match="not found"):
             call()
 
 

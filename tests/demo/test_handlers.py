@@ -17,14 +17,16 @@ from demo.api import Endpoints
 from demo.config import Example
 from demo.eta import ORDER
 from demo.export_worker import ExportRequest
-from demo.handlers import Handlers, ProgressTracker, RunRequest, SelectedClip, parse_export_request, parse_known_depth
+from demo.form import RunRequest, SelectedClip, parse_export_request, parse_known_depth
+from demo.handlers import Handlers
 from demo.jobs import INTERNAL_ERROR
+from demo.run_progress import ProgressTracker
 from demo.run_view import view_of, webp
 from demo.runner import QueueEvent
 from demo.service import Service
 from demo.views import common, progress
 from demo.views.common import picture_uri
-from demo.views.downloads import prediction
+from demo.views.try_it import prediction
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import ConfigError, IntrinsicsError
 from sfmttr.networks.base import state_dict_cpu
@@ -50,13 +52,13 @@ class Bench:
         self.calls = Handlers(self.service)
 
     def choose(self, *form: Any) -> SelectedClip:
-        chosen, _, button = self.calls.upload([str(self.clip)], *(form or FORM))
+        chosen, _, button = self.calls.inputs.upload([str(self.clip)], *(form or FORM))
         assert chosen is not None
         assert button.interactive
         return chosen
 
     def run(self, *form: Any) -> list[tuple[Any, ...]]:
-        return list(self.calls.run(self.choose(*form), *(form or FORM)))
+        return list(self.calls.run.start(self.choose(*form), *(form or FORM)))
 
     def finish(self, *form: Any) -> str:
         """The key of a run that went to its end."""
@@ -91,26 +93,26 @@ def _quick(config: Any) -> Any:
 def test_a_run_is_watched_and_shown(bench: Bench) -> None:
     updates = bench.run()
     live = [update[0] for update in updates if isinstance(update[0], str)]
-    assert any("Teach the network this place" in each and "step " in each for each in live)
+    assert any("Fine-tune the network" in each and "step " in each for each in live)
     assert any("left" in each for each in live)
     first, last = updates[0], updates[-1]
     assert first[2].visible  # stop
     assert first[3] is not None
     assert last[2].visible is False
     key = last[4]
-    shown = bench.calls.show(key)
+    shown = bench.calls.results.show(key)
     assert shown["results"].visible
     assert "more accurate in this place" in shown["verdict"]
     assert f"?run={key}" in shown["verdict"]
     assert all(name in shown for name in RESULTS)
     assert shown["report"].count("<tr") > 10
-    assert "Against true depth" not in shown["report"]
+    assert "Against ground truth" not in shown["report"]
     assert shown["force"].visible is False
     assert bench.service.jobs.running == 0
 
 
 def test_the_live_picture_changes_as_the_network_learns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.service.config = bench.calls.config = bench.service.config.__class__(
+    bench.service.config = bench.service.config.__class__(
         **{**vars(bench.service.config), "live_every_s": 0.0, "poll_s": 0.0}
     )
     pictures = {
@@ -151,8 +153,8 @@ def test_depth_in_metres_has_the_clip_s_colours_in_metres(bench: Bench) -> None:
     view = view_of(bench.service.finished(bench.finish()))
     (view.folder / "export").mkdir()
     (view.folder / "export" / "export_report.json").write_text('{"model": {"scale": 7.5}}')
-    assert view.exported_colours.near == pytest.approx(7.5 * view.colours.near)
-    assert view.exported_colours.far == pytest.approx(7.5 * view.colours.far)
+    assert view.exported_colors.near == pytest.approx(7.5 * view.colors.near)
+    assert view.exported_colors.far == pytest.approx(7.5 * view.colors.far)
     photo, depth = view.picture("photo", 3), 7.5 * view.depth("after", 3)
     assert picture_uri(view.picture("after", 3), 1280, 88) in prediction(photo, depth, view, []).replace("&quot;", '"')
 
@@ -174,12 +176,12 @@ def test_a_link_finds_the_run_again_and_only_that(bench: Bench) -> None:
 
     key = bench.finish()
     calls = Handlers(cpu_service(bench.service.config.folder))  # as after a restart
-    assert calls.opened(Request(run=key)) == (key, "")  # type: ignore[arg-type]
-    assert calls.opened(Request()) == (None, "")  # type: ignore[arg-type]
-    nothing, words = calls.opened(Request(run="x" * 22))  # type: ignore[arg-type]
+    assert calls.results.open_link(Request(run=key)) == (key, "")  # type: ignore[arg-type]
+    assert calls.results.open_link(Request()) == (None, "")  # type: ignore[arg-type]
+    nothing, words = calls.results.open_link(Request(run="x" * 22))  # type: ignore[arg-type]
     assert nothing is None
-    assert "not here" in words
-    assert calls.show(key)["compare"] == bench.calls.show(key)["compare"]
+    assert "not found" in words
+    assert calls.results.show(key)["compare"] == bench.calls.results.show(key)["compare"]
 
 
 # ------------------------------------------------------------------------------- not refined
@@ -187,25 +189,25 @@ def test_a_link_finds_the_run_again_and_only_that(bench: Bench) -> None:
 
 def test_a_closed_gate_is_a_result_with_a_way_on(bench: Bench) -> None:
     bench.sfm.settings = CLOSED
-    shown = bench.calls.show(bench.finish())
+    shown = bench.calls.results.show(bench.finish())
     assert shown["results"].visible
-    assert "not to be trusted" in shown["verdict"]
+    assert "looks unreliable" in shown["verdict"]
     assert "--" not in re.sub(r"<[^>]+>", "", shown["verdict"])
     assert shown["force"].visible
     assert shown["try_box"].visible is False
     assert shown["export_box"].visible is False
     assert shown["no_3d"].visible
-    assert "does not fit itself" in shown["report"]
-    forced = bench.calls.show(bench.finish(*FORM[:-1], True))
-    assert "Refined although" in forced["verdict"] or "Nothing to gain" in forced["verdict"]
+    assert "not self-consistent" in shown["report"]
+    forced = bench.calls.results.show(bench.finish(*FORM[:-1], True))
+    assert "Refined although" in forced["verdict"] or "No improvement" in forced["verdict"]
 
 
 def test_no_model_is_a_result(bench: Bench) -> None:
     bench.sfm.found = False
-    shown = bench.calls.show(bench.finish())
+    shown = bench.calls.results.show(bench.finish())
     assert "Walk sideways while filming." in shown["verdict"]
     assert shown["force"].visible is False
-    assert "There are no points" in shown["points"]
+    assert "No 3D points" in shown["points"]
     assert "Walk sideways" in shown["report"]
 
 
@@ -213,7 +215,7 @@ def test_a_run_that_gains_nothing_says_so(bench: Bench, monkeypatch: pytest.Monk
     recipe = RECIPES[Preset.FAST]
     wild = recipe.refine.__class__(**{**vars(recipe.refine), "learning_rate": 1e30})
     monkeypatch.setitem(RECIPES, Preset.FAST, recipe.__class__(recipe.align, recipe.weight, wild))
-    assert "Nothing to gain" in bench.calls.show(bench.finish())["verdict"]
+    assert "No improvement" in bench.calls.results.show(bench.finish())["verdict"]
 
 
 # ------------------------------------------------------------------------------------- stopping
@@ -243,7 +245,7 @@ def test_stop_ends_a_run_in_every_stage(bench: Bench, monkeypatch: pytest.Monkey
 
 
 def test_closing_the_generator_ends_the_job(bench: Bench) -> None:
-    updates = bench.calls.run(bench.choose(), *FORM)
+    updates = bench.calls.run.start(bench.choose(), *FORM)
     next(updates)
     next(updates)
     updates.close()  # type: ignore[attr-defined]
@@ -254,18 +256,18 @@ def test_a_visitor_who_leaves_takes_their_run_along(bench: Bench) -> None:
     class Request:
         session_hash = "me"
 
-    updates = bench.calls.run(bench.choose(), *FORM, request=Request())  # type: ignore[arg-type]
+    updates = bench.calls.run.start(bench.choose(), *FORM, request=Request())  # type: ignore[arg-type]
     next(updates)
-    bench.calls.leave(Request())  # type: ignore[arg-type]
+    bench.calls.run.leave(Request())  # type: ignore[arg-type]
     assert "Stopped" in list(updates)[-1][0]
     assert bench.quiet()
 
 
 def test_the_next_run_works_after_a_stop(bench: Bench) -> None:
-    updates = bench.calls.run(bench.choose(), *FORM)
-    bench.calls.stop(next(updates)[3])
+    updates = bench.calls.run.start(bench.choose(), *FORM)
+    bench.calls.run.stop(next(updates)[3])
     assert "Stopped" in list(updates)[-1][0]
-    assert bench.calls.show(bench.finish())["results"].visible
+    assert bench.calls.results.show(bench.finish())["results"].visible
 
 
 def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +279,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
         return reconstruct(*arguments)
 
     monkeypatch.setattr(reconstruction, "reconstruct", when_told)
-    first, second = bench.calls.run(bench.choose(), *FORM), bench.calls.run(bench.choose(), *FORM)
+    first, second = bench.calls.run.start(bench.choose(), *FORM), bench.calls.run.start(bench.choose(), *FORM)
     next(first)
     next(second)
     waited: set[str] = set()
@@ -285,7 +287,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
 
     def follow(name: str, updates: Iterator[tuple[Any, ...]]) -> None:
         for update in updates:
-            if isinstance(update[0], str) and "number 1 in line" in update[0]:
+            if isinstance(update[0], str) and "1 run is ahead of you" in update[0]:
                 waited.add(name)
                 told.set()
             ends[name] = update
@@ -296,7 +298,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
     for thread in threads:
         thread.join(120)
     assert ends["first"][4] != ends["second"][4]
-    assert all(bench.calls.show(ends[name][4])["results"].visible for name in ends)
+    assert all(bench.calls.results.show(ends[name][4])["results"].visible for name in ends)
     assert len(waited) == 1
 
 
@@ -312,7 +314,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
         (4, 0.0001, "no frames|usable frames|hold|end"),
         (5, "1,2,3", "instead of fx,fy,cx,cy"),
         (5, "1,1,1,1", "implausible"),
-        (5, "/etc/passwd", "Give intrinsics as numbers"),
+        (5, "/etc/passwd", "Enter intrinsics as numbers"),
         (5, "nan,inf,1,1", "finite"),
         (6, -3, "seed"),
     ],
@@ -323,13 +325,13 @@ def test_a_wrong_setting_is_one_sentence_and_the_next_run_works(
     chosen = bench.choose()
     form = [*FORM]
     form[place] = value
-    last = list(bench.calls.run(chosen, *form))[-1]
+    last = list(bench.calls.run.start(chosen, *form))[-1]
     assert re.search(sentence, last[0])
     assert "Traceback" not in last[0]
     assert INTERNAL_ERROR not in last[0]
     assert 'role="alert"' in last[0]
     assert bench.quiet()
-    assert bench.calls.show(bench.finish())["results"].visible
+    assert bench.calls.results.show(bench.finish())["results"].visible
 
 
 def test_a_defect_of_ours_is_a_sentence_and_a_line_in_the_log(
@@ -342,25 +344,25 @@ def test_a_defect_of_ours_is_a_sentence_and_a_line_in_the_log(
 
 
 def test_nothing_chosen_is_said(bench: Bench) -> None:
-    assert "Choose a clip" in next(iter(bench.calls.run(None, *FORM)))[0]
+    assert "Choose a clip" in next(iter(bench.calls.run.start(None, *FORM)))[0]
 
 
 def test_words_from_outside_are_escaped(bench: Bench) -> None:
     assert "<script>" not in common.notice("<script>alert(1)</script>")
     bad = bench.clip.with_name("<b>.mp4")
     bad.write_bytes(b"no video")
-    _, words, _ = bench.calls.upload([str(bad)], *FORM)
+    _, words, _ = bench.calls.inputs.upload([str(bad)], *FORM)
     assert "<b>" not in words
 
 
 def test_settings_change_the_estimate(bench: Bench) -> None:
     chosen = bench.choose()
-    words, button = bench.calls.settings(chosen, TINY, "fast", 5, None, None, "", 0, False)
+    words, button = bench.calls.inputs.settings(chosen, TINY, "fast", 5, None, None, "", 0, False)
     assert button.interactive
     assert "5 of 12" in words
-    words, button = bench.calls.settings(chosen, TINY, "fast", 5, 9.0, 2.0, "", 0, False)
+    words, button = bench.calls.inputs.settings(chosen, TINY, "fast", 5, 9.0, 2.0, "", 0, False)
     assert button.interactive is False
-    assert "other way round" in words
+    assert "before start" in words
 
 
 def test_known_depths() -> None:
@@ -392,10 +394,10 @@ def test_an_example_that_is_not_ready_can_be_run_live(bench: Bench) -> None:
     example = Example("mine", "Mine", bench.clip, "words")
     service = cpu_service(bench.service.config.folder, examples=(example,), least_frames=3)
     calls = Handlers(service)
-    chosen, _, button, _, key, words = calls.example("mine", *FORM)
+    chosen, _, button, _, key, words = calls.inputs.example("mine", *FORM)
     assert (chosen.example, key) == ("mine", None)
     assert button.interactive
-    assert "still being made" in words
+    assert "still being computed" in words
     assert not service.examples.ready(example)
     assert [each.name for each in service.examples.missing()] == ["mine"]
 
@@ -407,20 +409,20 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
     wanted = {"examples": (example,), "example_network": TINY, "example_preset": Preset.FAST, "least_frames": 3}
     service = cpu_service(bench.service.config.folder, **wanted)
     monkeypatch.setattr("demo.runner.export", lambda run, wish, tell: (run / "kit.zip").write_bytes(b"kit"))
-    service.examples.make(example, lambda _: None, service)
+    service.examples.compute(example, lambda _: None, service.runner)
     service = cpu_service(bench.service.config.folder, **wanted)
     assert list(service.examples.missing()) == []
     calls = Handlers(service)
-    *_, key, words = calls.example("mine", *FORM)
+    *_, key, words = calls.inputs.example("mine", *FORM)
     assert (key, words) == ("example-mine", "")
-    shown = calls.show(key)
+    shown = calls.results.show(key)
     assert shown["results"].visible
     assert shown["export_box"].visible is False  # visitors share it: nobody exports it anew
     assert "?run=" not in shown["verdict"]
-    refused = next(iter(calls.make_kit(key, "", 0, 0, False)))
+    refused = next(iter(calls.export.start(key, "", 0, 0, False)))
     assert (
         "run the example live" in refused[0]
-        or "run the example live" in list(calls.make_kit(key, "", 0, 0, False))[-1][0]
+        or "run the example live" in list(calls.export.start(key, "", 0, 0, False))[-1][0]
     )
     service.store.sweep()
     assert service.examples.ready(example)
@@ -432,15 +434,15 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
 def test_the_line_is_told_before_anything_else() -> None:
     watch = ProgressTracker(lambda: dict.fromkeys(ORDER, 1.0))
     watch.update(QueueEvent(2))
-    assert "number 2 in line" in progress.live(watch.live)
+    assert "2 runs are ahead of you" in progress.run_progress(watch.state)
     watch.update(QueueEvent(0))
     watch.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=Recipe().name))
-    html = progress.live(watch.live)
-    assert "placing cameras, 2 of 10" in html
-    assert "another try" not in html
+    html = progress.run_progress(watch.state)
+    assert "estimating camera poses, 2 of 10" in html
+    assert "trying again" not in html
     watch.update(Progress("sfm", 3, 10, phase=SfmPhase.MAPPING, attempt="forward"))
-    html = progress.live(watch.live)
-    assert "placing cameras, 3 of 10 (another try: forward)" in html
+    html = progress.run_progress(watch.state)
+    assert "estimating camera poses, 3 of 10 (trying again: forward)" in html
     assert 'aria-current="step"' in html
 
 

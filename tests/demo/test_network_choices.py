@@ -65,9 +65,9 @@ def test_ours_are_listed_first_then_the_hubs_then_any_other(choices: NetworkChoi
     listed = choices.options()
     assert [name for _, name in listed] == [*networks.names(), OTHER]
     labels = {name: label for label, name in listed}
-    assert labels["bundled"] == "bundled · 1.9 M parameters · Apache-2.0 · weights here"
+    assert labels["bundled"] == "bundled · 1.9 M parameters · Apache-2.0 · ready to use"
     assert labels["depth-anything-v2-small"] == (
-        "Hugging Face: depth-anything-v2-small · 24.8 M parameters · Apache-2.0 · weights are fetched first"
+        "Hugging Face: depth-anything-v2-small · 24.8 M parameters · Apache-2.0 · downloaded first"
     )
     assert "non-commercial" in labels["depth-anything-v2-large"]
     assert "not on this machine" in labels["adabins"]
@@ -95,15 +95,15 @@ def test_a_model_may_be_named_as_people_name_it(choices: NetworkChoices, typed: 
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("", "Write which model"),
+        ("", "Enter a model id"),
         ("no-such-network", "no network is called"),
-        ("x" * 400, "no name of a network"),
-        ("a\0b/c", "no name of a network"),
+        ("x" * 400, "not a valid model id"),
+        ("a\0b/c", "not a valid model id"),
         ("Intel/dpt-large,colour=red", "option 'colour'"),
         ("Intel/dpt-large,size=huge", "a number of pixels"),
         ("Intel/dpt-large,kind=round", "kind has to be one of"),
-        ("too/many/parts", "no model of the Hugging Face Hub"),
-        ("hf:", "no model of the Hugging Face Hub"),
+        ("too/many/parts", "not a model of the Hugging Face Hub"),
+        ("hf:", "not a model of the Hugging Face Hub"),
     ],
 )
 def test_what_cannot_be_a_name_is_said(choices: NetworkChoices, typed: str, sentence: str) -> None:
@@ -223,7 +223,7 @@ def test_on_a_space_with_a_gpu_it_is_the_hubs_unless_it_cannot_be_had(
     assert environment.default_network() == "bundled"
     assert "cannot be had" in caplog.text
     assert no_hub == ["depth-anything/Depth-Anything-V2-Small-hf"]
-    monkeypatch.setattr(repository, "here", lambda source: True)
+    monkeypatch.setattr(repository, "is_cached", lambda source: True)
     config = PageConfig()
     assert config.network == "depth-anything-v2-small"
     assert config.example_network == "bundled"  # made on a CPU even there
@@ -243,7 +243,7 @@ def test_a_space_fetches_its_default_network_when_it_is_built() -> None:
 def test_whose_run_it_is_reaches_the_callback() -> None:
     from gradio.helpers import special_args
 
-    from demo.layout import _with_request
+    from demo.events import with_request
 
     seen: list[Any] = []
 
@@ -251,7 +251,7 @@ def test_whose_run_it_is_reaches_the_callback() -> None:
         seen.extend((values, request))
         yield "done"
 
-    wrapped, who = _with_request(call), request_from()
+    wrapped, who = with_request(call), request_from()
     values, *_ = special_args(wrapped, ["clip", "network", "fast"], who)
     assert list(wrapped(*values)) == ["done"]
     assert seen == [("clip", "network", "fast"), who]
@@ -265,29 +265,29 @@ def calls_of(folder: Path, **config: Any) -> Handlers:
 
 
 def said(calls: Handlers, network: str, typed: str = "", request: Any = None) -> list[str]:
-    return [re.sub(r"<[^>]+>", "", words) for _, words in calls.about(network, typed, request)]
+    return [re.sub(r"<[^>]+>", "", words) for _, words in calls.inputs.about(network, typed, request)]
 
 
 def test_licence_and_size_stand_beside_a_network_before_the_run(tmp_path: Path, room_model: Path) -> None:
     calls = calls_of(tmp_path)
     (words,) = said(calls, "depth-anything-v2-base")
     assert "97.5 M parameters" in words
-    assert "Licence: CC-BY-NC-4.0: non-commercial use only" in words
-    assert "weights are fetched first" in words
+    assert "License: CC-BY-NC-4.0: non-commercial use only" in words
+    assert "weights will be downloaded first" in words
     looking, found = said(calls, OTHER, str(room_model))
     assert "Looking up" in looking
     assert "in the report" in looking
-    assert "Licence: cc0-1.0" in found
+    assert "License: cc0-1.0" in found
     assert said(calls, OTHER, "  ") == [""]
-    fields = [field.visible for field, _ in calls.about(OTHER, "", None)]
+    fields = [field.visible for field, _ in calls.inputs.about(OTHER, "", None)]
     assert fields == [True]
-    assert [field.visible for field, _ in calls.about("bundled", "", None)] == [False]
+    assert [field.visible for field, _ in calls.inputs.about("bundled", "", None)] == [False]
 
 
 def test_what_a_stranger_wrote_is_escaped(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     (folder / "README.md").write_text("---\nlicense: <script>alert(1)</script>\n---\n")
-    *_, (_, words) = calls_of(tmp_path).about(OTHER, str(folder), None)
+    *_, (_, words) = calls_of(tmp_path).inputs.about(OTHER, str(folder), None)
     assert "<script>" not in words
     assert "&lt;script&gt;" in words
 
@@ -306,10 +306,10 @@ def form(typed: str, preset: str = "fast") -> tuple[Any, ...]:
 
 
 def ended(calls: Handlers, clip: Path, typed: str, request: Any = None) -> tuple[Any, ...]:
-    chosen, _, button = calls.upload([str(clip)], *form(typed))
+    chosen, _, button = calls.inputs.upload([str(clip)], *form(typed))
     assert chosen is not None
     assert button.interactive
-    return list(calls.run(chosen, *form(typed), request=request))[-1]
+    return list(calls.run.start(chosen, *form(typed), request=request))[-1]
 
 
 def refusals(folder: Path) -> dict[str, str]:
@@ -327,7 +327,7 @@ def refusals(folder: Path) -> dict[str, str]:
         "published|pickles": str(pickled),
         "does not say what the network gives": str(silent),
         "could not be reached": HUB_MODEL,
-        "Write which model": "",
+        "Enter a model id": "",
         "neither a model on the Hub nor a folder": str(folder / "missing"),
     }
 
@@ -401,12 +401,12 @@ def test_a_run_can_be_stopped_while_the_hub_takes_its_time(
 
     monkeypatch.setattr(download, "look_up", look_up)
     calls = calls_of(tmp_path)
-    chosen, *_ = calls.upload([str(clip)], *form(HUB_MODEL))
-    updates = calls.run(chosen, *form(HUB_MODEL))
+    chosen, *_ = calls.inputs.upload([str(clip)], *form(HUB_MODEL))
+    updates = calls.run.start(chosen, *form(HUB_MODEL))
     job = next(updates)[3]
     assert asked.wait(60)
-    assert any("looking the network up" in str(next(updates)[0]) for _ in range(50))
-    calls.stop(job)
+    assert any("looking up the network" in str(next(updates)[0]) for _ in range(50))
+    calls.run.stop(job)
     last = list(updates)[-1]
     assert not answer.is_set()  # it did not wait for that
     assert "Stopped" in last[0]
@@ -441,18 +441,18 @@ def test_before_is_what_alignment_alone_makes_of_disparity(
     quick(monkeypatch)
     calls = calls_of(tmp_path)
     key = ended(calls, clip, str(room_model))[4]
-    shown = calls.show(key)
+    shown = calls.results.show(key)
     view = view_of(calls.service.finished(key))
     aligned, after, unshifted = (view.held_out(column) for column in ("aligned", "after", "before"))
     assert view.before == "aligned"
     assert None not in (aligned, after, unshifted)
     assert f"{aligned / after:.1f} times more accurate" in shown["verdict"]  # type: ignore[operator]
     assert f">{100 * aligned:.1f} %<" in shown["verdict"]  # type: ignore[operator]
-    words = "unrefined, with the best scale and shift"
-    assert f"the network {words}" in shown["verdict"]
-    assert "Scale alone" not in shown["verdict"]
+    words = "the original network with the best scale and shift"
+    assert f"is {words}" in shown["verdict"]
+    assert "Rescaling the original depth alone" not in shown["verdict"]
     assert words in shown["compare"]
-    assert view.before_words == words
+    assert view.before_description == words
     element = json.loads(re.search(r"data-config='([^']+)'", shown["compare"])[1].replace("&quot;", '"'))  # type: ignore[index]
     assert (element["left"], element["right"]) == ("aligned", "after")
     titles = {layer["key"]: layer["title"] for layer in element["layers"]}
@@ -461,8 +461,8 @@ def test_before_is_what_alignment_alone_makes_of_disparity(
     assert "scale and shift of the clip" in shown["points"]
     assert '<th scope="row">before, best scale and shift</th>' in shown["report"]
     assert "hf:tiny-depth" in shown["report"]
-    assert "licence: cc0-1.0" in shown["report"]
-    before_3d, after_3d = calls.show_3d(key)
+    assert "license: cc0-1.0" in shown["report"]
+    before_3d, after_3d = calls.results.show_3d(key)
     assert (before_3d.label, after_3d.label) == ("before, best scale and shift", "after")
     assert str(room_model.parent) not in "".join(str(each) for each in shown.values())
     errors = view.points.error_before[~(view.points.error_before != view.points.error_before)]  # type: ignore[union-attr]
@@ -475,11 +475,11 @@ def test_unrefined_disparity_is_shown_for_what_it_is(
     FakeSfm(room, settings={"score": 0.2, "outliers": 0.5, "noise": 0.5}).install(monkeypatch)
     calls = calls_of(tmp_path)
     key = ended(calls, clip, str(room_model))[4]
-    view, shown = view_of(calls.service.finished(key)), calls.show(key)
+    view, shown = view_of(calls.service.finished(key)), calls.results.show(key)
     assert view.gate_closed
-    assert (view.before, view.before_words) == ("before", "")
+    assert (view.before, view.before_description) == ("before", "")
     assert "leaves the shift out" in shown["compare"]
-    assert "not to be trusted" in shown["verdict"]
+    assert "looks unreliable" in shown["verdict"]
 
 
 # --------------------------------------------------------------------------------------- estimates
@@ -506,11 +506,11 @@ def test_nobody_is_promised_two_minutes_where_it_takes_twenty(tmp_path: Path) ->
 
 def test_time_is_told_once_the_network_is_known(clip: Path, tmp_path: Path, room_model: Path) -> None:
     calls = calls_of(tmp_path)
-    chosen, words, button = calls.upload([str(clip)], *form(str(room_model)))
+    chosen, words, button = calls.inputs.upload([str(clip)], *form(str(room_model)))
     assert button.interactive
     assert "depends on the network" in words
     said(calls, OTHER, str(room_model))
-    words, _ = calls.settings(chosen, *form(str(room_model)))
+    words, _ = calls.inputs.settings(chosen, *form(str(room_model)))
     assert re.search(r"about \d+ (s|min)", words)
 
 

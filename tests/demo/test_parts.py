@@ -23,7 +23,7 @@ from demo.jobs import INTERNAL_ERROR, Job, Jobs
 from demo.queue import QueueFullError, WorkQueue
 from demo.sessions import SessionStore
 from demo.uploads import keep_upload, safe_name
-from demo.views.charts import Mark, Series, line_chart
+from demo.views.charts import Axis, Level, Mark, Series, line_chart
 from sfmttr.errors import Cancelled, ClipError
 from sfmttr.types import Progress
 from tests.support.page import children, page_config
@@ -232,7 +232,7 @@ def touch(folder: Path, *names: str) -> list[Path]:
         (("a.mp4", "b.mp4"), "one video"),
         (("a.mp4", "b.png"), "one video"),
         (("a.exe",), r"Files \.exe"),
-        (("plain",), "without an ending"),
+        (("plain",), "without an extension"),
         (tuple(f"{i}.png" for i in range(6)), "at most 5"),
     ],
 )
@@ -332,7 +332,11 @@ def test_time_left_shrinks() -> None:
 def test_a_chart_draws_what_is_finite() -> None:
     series = Series("error", [(0, 0.2), (10, float("nan")), (20, 0.1)], dots=True)
     svg = line_chart(
-        [series], "step", "<error>", level=(0.2, "before & after"), mark=Mark(20, 0.1, "best"), percent=True
+        [series],
+        Axis("step"),
+        Axis("<error>", percent=True),
+        level=Level(0.2, "before & after"),
+        mark=Mark(20, 0.1, "best"),
     )
     (points,) = re.findall(r'points="([^"]+)"', svg)
     assert len(points.split()) == 2
@@ -340,7 +344,7 @@ def test_a_chart_draws_what_is_finite() -> None:
     assert "before &amp; after" in svg
     assert "&lt;error&gt;" in svg
     assert "20 %" in svg
-    assert line_chart([Series("none", [])], "x", "y") == ""
+    assert line_chart([Series("none", [])], Axis("x"), Axis("y")) == ""
 
 
 # ---------------------------------------------------------------------------------- export's child

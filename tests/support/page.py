@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from demo.config import PageConfig
-from demo.layout import build_page, launch
+from demo.layout import build_page
+from demo.server import launch
 from demo.service import Service
 from sfmttr.refinement.backend import LocalBackend
 

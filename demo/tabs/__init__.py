@@ -1,0 +1,1 @@
+"""The parts of the page: `build` creates the components of one, `wire` connects them to their handlers."""
