@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from sfmttr.config import SfmConfig
-from sfmttr.sfm.protocol import Extractor, Mapper, Recipe
-from sfmttr.sfm.reconstruction import Trial, try_recipe
-from sfmttr.sfm.retry_policy import ladder
+from sfmttr.sfm.protocol import Extractor, Mapper, SfmSettings
+from sfmttr.sfm.reconstruction import SingleAttempt, run_one_attempt
+from sfmttr.sfm.retry_policy import attempt_settings
 from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet
 
@@ -68,15 +68,15 @@ _STOCK = {
     "least_trials": 100,
     "overlap": 11,  # up to 10 after each, as the library counts
 }
-# What differs from the default recipe of the clip. `overlap` is set only where frames are matched in sequence.
+# What differs from the default settings of the clip. `overlap` is set only where frames are matched in sequence.
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
     "library's features": {"extractor": Extractor.COLMAP},
     "stock": _STOCK,
     "stock, forward": {**_STOCK, "max_forward_motion": 1.0, "min_first_angle_deg": 4.0},
-    "no polish": {"polish_iterations": 0, "retriangulate": False},
-    "polish 10": {"polish_iterations": 10},
-    "polish 50": {"polish_iterations": 50},
+    "no final_bundle_adjustment": {"polish_iterations": 0, "retriangulate": False},
+    "final_bundle_adjustment 10": {"polish_iterations": 10},
+    "final_bundle_adjustment 50": {"polish_iterations": 50},
     "features 1500": {"max_features": 1500},
     "features 3000": {"max_features": 3000},
     "features 2500": {"max_features": 2500},
@@ -140,24 +140,24 @@ def frame_set(clip: Clip) -> FrameSet:
     )
 
 
-def recipe_for(setting: str, frames: FrameSet, config: SfmConfig) -> Recipe:
+def settings_for(setting: str, frames: FrameSet, config: SfmConfig) -> SfmSettings:
     """The first rung of these frames with the setting's changes."""
-    recipe = ladder(frames, config)[0]
-    changes = {k: v for k, v in SETTINGS[setting].items() if k != "overlap" or recipe.overlap > 0}
-    return replace(recipe, **changes)  # type: ignore[arg-type]
+    settings = attempt_settings(frames, config)[0]
+    changes = {k: v for k, v in SETTINGS[setting].items() if k != "overlap" or settings.overlap > 0}
+    return replace(settings, **changes)  # type: ignore[arg-type]
 
 
 def measure(name: str, setting: str, frames: FrameSet, config: SfmConfig) -> dict[str, object]:
     """One row of the table."""
-    recipe = recipe_for(setting, frames, config)
-    trial = try_recipe(frames, config, recipe)
+    settings = settings_for(setting, frames, config)
+    trial = run_one_attempt(frames, config, settings)
     row: dict[str, object] = {
         "clip": name,
         "setting": setting,
-        "recipe": asdict(recipe),
+        "recipe": asdict(settings),
         "frames": len(frames),
-        "seconds": trial.facts.seconds,
-        "cpu_seconds": trial.facts.cpu_seconds,
+        "seconds": trial.statistics.seconds,
+        "cpu_seconds": trial.statistics.cpu_seconds,
         "threads": config.threads,
         "registered": trial.attempt.registered,
         "note": trial.attempt.note,
@@ -165,7 +165,7 @@ def measure(name: str, setting: str, frames: FrameSet, config: SfmConfig) -> dic
     return row | _figures(trial, CLIPS[name], frames)
 
 
-def _figures(trial: Trial, clip: Clip, frames: FrameSet) -> dict[str, object]:
+def _figures(trial: SingleAttempt, clip: Clip, frames: FrameSet) -> dict[str, object]:
     if trial.sparse is None or trial.health is None:
         return {}
     return {
@@ -176,7 +176,7 @@ def _figures(trial: Trial, clip: Clip, frames: FrameSet) -> dict[str, object]:
         "angle_deg": trial.health.median_triangulation_angle_deg,
         "focal_px": trial.health.focal_px,
         "focal_true_px": clip.focal_px,
-        "degenerate_ratio": trial.facts.degenerate_ratio,
+        "degenerate_ratio": trial.statistics.degenerate_ratio,
         "step_evenness": trial.health.step_evenness,
         "score": trial.health.score,
         **depth_error(trial.sparse, clip, frames),

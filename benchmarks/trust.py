@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.sfm import CLIPS as REAL
 from benchmarks.sfm import frame_set
 from sfmttr.config import SfmConfig
-from sfmttr.sfm.health import POOR, HealthFigures, halves_would_tell, health_score
-from sfmttr.sfm.reconstruction import try_recipe
-from sfmttr.sfm.retry_policy import in_sequence, ladder
+from sfmttr.sfm.health import POOR, HealthFigures, health_score, split_half_can_decide
+from sfmttr.sfm.reconstruction import run_one_attempt
+from sfmttr.sfm.retry_policy import attempt_settings, is_sequential
 from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet, SfmHealth
 from tools import synthetic
@@ -74,8 +74,8 @@ def measure(name: str, config: SfmConfig) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="sfmttr-trust-") as temporary:
         clip = RENDERED[name]() if name in RENDERED else None
         frames = _stretch(name) if clip is None else synthetic.write_frames(clip, Path(temporary) / "frames")
-        sequence = in_sequence(frames, config)
-        trial = try_recipe(frames, config, ladder(frames, config)[0], halves=sequence)
+        sequence = is_sequential(frames, config)
+        trial = run_one_attempt(frames, config, attempt_settings(frames, config)[0], halves=sequence)
     row: dict[str, object] = {"clip": name, "may teach": name in MAY_TEACH}
     if trial.sparse is None or trial.health is None:
         return row | {"registered": 0, "total": len(frames)}
@@ -92,7 +92,7 @@ def measure(name: str, config: SfmConfig) -> dict[str, object]:
         "cheap": health_score(cheap).score,
         "parts": float("nan") if card.halves_disagreement is None else card.halves_disagreement,
         "score": card.score,
-        "asked": sequence and halves_would_tell(cheap),
+        "asked": sequence and split_half_can_decide(cheap),
         "error": float("nan") if clip is None else depth_error(trial.sparse, clip),
         "seconds": trial.attempt.seconds,
         "parts s": trial.halves_s,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from sfmttr.sfm.protocol import FIRST_RUNG, SfmPhase
+from sfmttr.sfm.protocol import FIRST_ATTEMPT, SfmPhase
 from sfmttr.types import ResultOrigin
 
 from ..eta import format_duration
@@ -87,7 +87,7 @@ def _note(state: RunProgress) -> str:
     if state.origin is ResultOrigin.RUN_FOLDER:
         return ""
     if state.stage == "sfm" and state.phase:
-        again = f" (trying again: {state.attempt})" if state.attempt not in ("", FIRST_RUNG) else ""
+        again = f" (trying again: {state.attempt})" if state.attempt not in ("", FIRST_ATTEMPT) else ""
         count = f", {state.done} of {state.total}" if state.total else ""
         return _SFM_PHASES.get(state.phase, state.phase) + count + again
     if state.stage == "refine":

@@ -23,11 +23,11 @@ BT709_FROM_BT2020 = np.array(
 def srgb_from_hdr(rgb: np.ndarray, transfer: int) -> np.ndarray:
     """(H, W, 3) uint8 sRGB of (H, W, 3) uint16 BT.2020 code values with `transfer`, one of the two above."""
     light = _light_table(transfer)[rgb >> 4] @ BT709_FROM_BT2020.T
-    levels = (_rolled_off(light) * (len(_srgb_table()) - 1) + 0.5).astype(np.uint16)
+    levels = (_roll_off_highlights(light) * (len(_srgb_table()) - 1) + 0.5).astype(np.uint16)
     return _srgb_table()[levels]
 
 
-def _rolled_off(light: np.ndarray) -> np.ndarray:
+def _roll_off_highlights(light: np.ndarray) -> np.ndarray:
     """Leaves light below the knee as it is, and bends all above it into what is left up to 1."""
     over = np.maximum(light - KNEE, 0) / (1 - KNEE)
     bent = KNEE + (1 - KNEE) * over / (1 + over)

@@ -17,11 +17,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sfmttr.config import VideoConfig
 from sfmttr.errors import ClipError
-from sfmttr.frames.selection import GREY_LONG_SIDE, Candidate, fitted_hw, windows_in_time, worth_reading
+from sfmttr.frames.selection import GRAY_LONG_SIDE, Candidate, fitted_hw, subsample_window, windows_in_time
 from sfmttr.frames.zip_archive import Archive, UnreadableMemberError
 from sfmttr.types import HW, SkippedFrame
 
-COMPETITORS = 4
+CANDIDATES_PER_WINDOW = 4
 """Images read a window, where there are more than can be used: photographs are large and rarely blurred."""
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIF_SUFFIXES
@@ -58,9 +58,9 @@ class ImageSource:
         """Median focal length that EXIF gives, at `source_hw`, of the images read so far."""
         return float(np.median(self._focals_px)) if self._focals_px else None
 
-    def competitors(self) -> list[range]:
+    def window_candidates(self) -> list[range]:
         windows = windows_in_time(range(len(self._paths)), self._config.max_frames)
-        return [worth_reading(window, (), COMPETITORS) for window in windows]
+        return [subsample_window(window, (), CANDIDATES_PER_WINDOW) for window in windows]
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
         """The readable ones of the images asked for. Others are noted in `skipped`.
@@ -76,7 +76,7 @@ class ImageSource:
             self._check_size(self._paths[number], image)
             if focal_px:
                 self._focals_px.append(focal_px)
-            yield Candidate(number, float(number), _grey(image), partial(_same, image))
+            yield Candidate(number, float(number), _gray(image), partial(_identity, image))
 
     def first_hw(self) -> HW:
         """Size of the first readable image. Raises `ClipError` when there is none."""
@@ -170,14 +170,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _same(image: Image.Image) -> Image.Image:
+def _identity(image: Image.Image) -> Image.Image:
     return image
 
 
-def _grey(image: Image.Image) -> np.ndarray:
-    height, width = fitted_hw((image.height, image.width), GREY_LONG_SIDE)
-    grey = image.convert("L").resize((width, height), Image.Resampling.BOX)
-    return np.asarray(grey, dtype=np.float32)
+def _gray(image: Image.Image) -> np.ndarray:
+    height, width = fitted_hw((image.height, image.width), GRAY_LONG_SIDE)
+    gray = image.convert("L").resize((width, height), Image.Resampling.BOX)
+    return np.asarray(gray, dtype=np.float32)
 
 
 def _focal_px(image: Image.Image) -> float | None:

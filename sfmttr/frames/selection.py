@@ -21,8 +21,8 @@ from sfmttr.types import HW, OnProgress, Progress, SkippedFrame
 
 MIN_FRAMES = 3
 """Fewer cannot be reconstructed."""
-GREY_LONG_SIDE = 640
-"""Sharpness is judged on grey copies at most this wide or high."""
+GRAY_LONG_SIDE = 640
+"""Sharpness is judged on gray copies at most this wide or high."""
 BLOCK = 4
 """Frames are compared on means of blocks this wide: sensor and coding noise average out, motion of a pixel does not."""
 
@@ -34,8 +34,8 @@ class Candidate:
     number: int
     """Index of the frame in the source."""
     time_s: float
-    grey: np.ndarray
-    """(h, w) float32, 0 to 255, long side at most `GREY_LONG_SIDE`."""
+    gray: np.ndarray
+    """(h, w) float32, 0 to 255, long side at most `GRAY_LONG_SIDE`."""
     image: Callable[[], Image.Image]
     """Makes the RGB picture, upright and with square pixels; a source may make it as small as it will be stored."""
 
@@ -61,7 +61,7 @@ class Source(Protocol):
         """At `source_hw`; known after the last candidate."""
         ...
 
-    def competitors(self) -> list[range]:
+    def window_candidates(self) -> list[range]:
         """For each window the frames of which the sharpest is kept."""
         ...
 
@@ -71,7 +71,7 @@ class Source(Protocol):
 
 
 @dataclass
-class Kept:
+class SelectionState:
     """What the choice came to, while it is being made."""
 
     numbers: list[int] = field(default_factory=list)
@@ -79,27 +79,27 @@ class Kept:
     skipped: list[SkippedFrame] = field(default_factory=list)
     duplicates: int = 0
     hw: HW = (0, 0)
-    last_grey: np.ndarray | None = None
+    last_gray: np.ndarray | None = None
 
 
-def keep_frames(source: Source, store: FrameStore, config: VideoConfig, on_progress: OnProgress) -> Kept:
+def keep_frames(source: Source, store: FrameStore, config: VideoConfig, on_progress: OnProgress) -> SelectionState:
     """Store the sharpest frame of each window unless it repeats the one before."""
-    windows = source.competitors()
+    windows = source.window_candidates()
     candidates = source.candidates([number for window in windows for number in window])
-    kept = Kept()
+    kept = SelectionState()
     for done, candidate in enumerate(sharpest_of_each(windows, candidates), start=1):
         if candidate is None:
             _note_unreadable(kept, source, windows[done - 1])
-        elif _repeats(candidate, kept, config):
+        elif _is_duplicate(candidate, kept, config):
             kept.duplicates += 1
             kept.skipped.append(SkippedFrame(source.names[candidate.number], "hardly differs from the frame before"))
         else:
-            _keep(candidate, kept, store, config)
+            _store_frame(candidate, kept, store, config)
         on_progress(Progress("frames", done, len(windows)))
     return kept
 
 
-def _keep(candidate: Candidate, kept: Kept, store: FrameStore, config: VideoConfig) -> None:
+def _store_frame(candidate: Candidate, kept: SelectionState, store: FrameStore, config: VideoConfig) -> None:
     image = candidate.image()
     kept.hw = fitted_hw((image.height, image.width), config.long_side)
     if image.size != kept.hw[::-1]:
@@ -107,21 +107,21 @@ def _keep(candidate: Candidate, kept: Kept, store: FrameStore, config: VideoConf
     store.add(image)
     kept.numbers.append(candidate.number)
     kept.time_s.append(candidate.time_s)
-    kept.last_grey = candidate.grey
+    kept.last_gray = candidate.gray
 
 
-def _repeats(candidate: Candidate, kept: Kept, config: VideoConfig) -> bool:
-    return kept.last_grey is not None and difference(candidate.grey, kept.last_grey) < config.duplicate_threshold
+def _is_duplicate(candidate: Candidate, kept: SelectionState, config: VideoConfig) -> bool:
+    return kept.last_gray is not None and frame_difference(candidate.gray, kept.last_gray) < config.duplicate_threshold
 
 
-def _note_unreadable(kept: Kept, source: Source, window: range) -> None:
+def _note_unreadable(kept: SelectionState, source: Source, window: range) -> None:
     """A window without a readable frame is reported, unless the source said more about it already."""
     name = source.names[window.start]
     if all(frame.name != name for frame in source.skipped):
         kept.skipped.append(SkippedFrame(name, "cannot be decoded"))
 
 
-def check_enough(kept: Kept, source: Source, clip_name: str) -> None:
+def check_enough(kept: SelectionState, source: Source, clip_name: str) -> None:
     """Raises `ClipError`, with the likely cause, when too few frames were kept."""
     count, skipped = len(kept.numbers), len(source.skipped) + len(kept.skipped)
     if count >= MIN_FRAMES:
@@ -129,7 +129,7 @@ def check_enough(kept: Kept, source: Source, clip_name: str) -> None:
     if kept.duplicates and kept.duplicates >= skipped - kept.duplicates:
         raise ClipError(
             f"the camera does not move in {clip_name}: all but {count} of its frames look alike; "
-            "walk sideways while filming, or choose a stretch with motion"
+            "walk sideways while filming, or choose a segment with motion"
         )
     lost = f" ({skipped} more cannot be read)" if skipped else ""
     raise ClipError(f"{clip_name} has {count} usable frames{lost}; give at least {MIN_FRAMES}, better 20 or more")
@@ -150,7 +150,7 @@ def windows_in_time(times: Sequence[int], count: int) -> list[range]:
     return [range(group[0], group[-1] + 1) for group in groups]
 
 
-def worth_reading(window: range, keyframes: Sequence[int], limit: int) -> range:
+def subsample_window(window: range, keyframes: Sequence[int], limit: int) -> range:
     """The at most `limit` neighbouring frames of a window that compete for it.
 
     They start at a keyframe where there is one, as near the middle as can be: those cost no decoding beyond
@@ -172,7 +172,7 @@ def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) 
         while candidate.number >= windows[index].stop:
             yield best
             index, best, best_sharpness = index + 1, None, -1.0
-        candidate_sharpness = sharpness(candidate.grey)
+        candidate_sharpness = sharpness(candidate.gray)
         if candidate_sharpness > best_sharpness:  # of equals the first stays
             best, best_sharpness = candidate, candidate_sharpness
     for _ in range(index, len(windows)):
@@ -180,23 +180,23 @@ def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) 
         best = None
 
 
-def sharpness(grey: np.ndarray) -> float:
+def sharpness(gray: np.ndarray) -> float:
     """Variance of the Laplacian of a (h, w) float32 picture; 0 for one too small to have any."""
-    if min(grey.shape) < 3:
+    if min(gray.shape) < 3:
         return 0.0
-    neighbours = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float(np.var(neighbours - 4 * grey[1:-1, 1:-1]))
+    neighbours = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    return float(np.var(neighbours - 4 * gray[1:-1, 1:-1]))
 
 
-def difference(grey_a: np.ndarray, grey_b: np.ndarray) -> float:
-    """Mean absolute difference of two grey copies of one size, in grey levels of 255, on means of blocks."""
-    return float(np.abs(_block_means(grey_a) - _block_means(grey_b)).mean())
+def frame_difference(gray_a: np.ndarray, gray_b: np.ndarray) -> float:
+    """Mean absolute frame_difference of two gray copies of one size, in gray levels of 255, on means of blocks."""
+    return float(np.abs(_block_means(gray_a) - _block_means(gray_b)).mean())
 
 
-def _block_means(grey: np.ndarray) -> np.ndarray:
-    block = min(BLOCK, *grey.shape)
-    rows, columns = grey.shape[0] // block, grey.shape[1] // block
-    blocks = grey[: rows * block, : columns * block].reshape(rows, block, columns, block)
+def _block_means(gray: np.ndarray) -> np.ndarray:
+    block = min(BLOCK, *gray.shape)
+    rows, columns = gray.shape[0] // block, gray.shape[1] // block
+    blocks = gray[: rows * block, : columns * block].reshape(rows, block, columns, block)
     return blocks.mean(axis=(1, 3), dtype=np.float32)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-SKIP_WORTH_A_SEEK = 8
+MIN_SKIP_FOR_SEEK = 8
 """A seek empties the decoder's pipeline; fewer frames than this are quicker decoded than jumped over."""
 
 
@@ -20,15 +20,17 @@ class Timeline:
     keyframes: tuple[int, ...]
     """Numbers of the frames that decoding can start at, ascending."""
     time_base: Fraction
-    lacking: int = 0
+    missing_frames: int = 0
     """Frames that the header promises and the file does not hold; 0 when it promises none."""
-    counted: bool = False
-    """The file does not say when each frame is shown: they are numbered by counting from the start, without seeking."""
+    synthetic_pts: bool = False
+    """The file does not say when each frame is shown: they are numbered by evenly_timed from the start, without seeking."""
 
     @classmethod
-    def counting(cls, frames: int, duration_s: float) -> Timeline:
+    def evenly_timed(cls, frames: int, duration_s: float) -> Timeline:
         """`frames` at an even rate, for a file that says no more."""
-        return cls(tuple(range(frames)), (0,), Fraction(duration_s / frames).limit_denominator(10**6), counted=True)
+        return cls(
+            tuple(range(frames)), (0,), Fraction(duration_s / frames).limit_denominator(10**6), synthetic_pts=True
+        )
 
     def time_s(self, number: int) -> float:
         return float((self.pts[number] - self.pts[0]) * self.time_base)
@@ -41,7 +43,7 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class DecodeSegment:
     """Frames decoded in one go."""
 
     start: int
@@ -50,14 +52,14 @@ class Stretch:
     """The wanted ones among the frames from there on, ascending."""
 
 
-def stretches(numbers: Sequence[int], keyframes: Sequence[int]) -> list[Stretch]:
+def decode_segments(numbers: Sequence[int], keyframes: Sequence[int]) -> list[DecodeSegment]:
     """Where to seek so that ascending `numbers` are decoded with little else between them."""
     starts, groups = [0], list[list[int]]([[]])
     for number in numbers:
         before = bisect_right(keyframes, number)
         keyframe = keyframes[before - 1] if before else 0
-        if keyframe - (groups[-1][-1] if groups[-1] else 0) > SKIP_WORTH_A_SEEK:
+        if keyframe - (groups[-1][-1] if groups[-1] else 0) > MIN_SKIP_FOR_SEEK:
             starts.append(keyframe)
             groups.append([])
         groups[-1].append(number)
-    return [Stretch(start, tuple(group)) for start, group in zip(starts, groups, strict=True) if group]
+    return [DecodeSegment(start, tuple(group)) for start, group in zip(starts, groups, strict=True) if group]

@@ -26,11 +26,11 @@ from sfmttr.errors import ClipError
 from sfmttr.frames.clip_info import ClipInfo, ClipKind
 from sfmttr.frames.hdr import ARIB_STD_B67_HLG, SMPTE2084_PQ, srgb_from_hdr
 from sfmttr.frames.padding import Padding, padding_of
-from sfmttr.frames.selection import GREY_LONG_SIDE, Candidate, fitted_hw, windows_in_time, worth_reading
-from sfmttr.frames.timeline import Stretch, Timeline, stretches
+from sfmttr.frames.selection import GRAY_LONG_SIDE, Candidate, fitted_hw, subsample_window, windows_in_time
+from sfmttr.frames.timeline import DecodeSegment, Timeline, decode_segments
 from sfmttr.types import HW, SkippedFrame
 
-COMPETITORS = 12
+CANDIDATES_PER_WINDOW = 12
 """Frames decoded a window: about 0.4 s, in which a hand comes to rest between two shakes."""
 DECODER_THREADS = 4
 """Each thread holds a frame; more of them cost memory and decode 4K hardly faster."""
@@ -42,11 +42,11 @@ OPEN_OPTIONS = {
 UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"})
 """They say when frames are decoded at best, which is not the order that they are shown in."""
 SEEK_MARGIN_S = 1.0
-LOOKS = 5
+PROBE_FRAMES = 5
 """Frames all over a video that tell whether it is padded."""
-LOOKS_APART = 4
+PROBE_STRIDE = 4
 """Frames at least between two of them where there is but one keyframe, or no way to seek."""
-UNSPECIFIED = 2
+COLORSPACE_UNSPECIFIED = 2
 """FFmpeg's number for a colour space that the file does not name."""
 FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
 
@@ -71,8 +71,8 @@ class VideoSource:
         self._hw: HW | None = None
         self.names = [str(number) for number in range(len(timeline.pts))]
         self.skipped: list[SkippedFrame] = []
-        if timeline.lacking:
-            reason = f"the file ends early: {timeline.lacking} frames that its header promises are missing"
+        if timeline.missing_frames:
+            reason = f"the file ends early: {timeline.missing_frames} frames that its header promises are missing"
             self.skipped.append(SkippedFrame(str(len(timeline.pts)), reason))
 
     @property
@@ -89,27 +89,27 @@ class VideoSource:
             return None
         return equivalent_mm / 36.0 * max(self.source_hw) if 1.0 < equivalent_mm < 1000.0 else None
 
-    def competitors(self) -> list[range]:
+    def window_candidates(self) -> list[range]:
         first, pts = self._used.start, self._timeline.pts[self._used.start : self._used.stop]
         windows = windows_in_time(pts, self._config.max_frames)
         shifted = [range(first + window.start, first + window.stop) for window in windows]
-        return [worth_reading(window, self._timeline.keyframes, COMPETITORS) for window in shifted]
+        return [subsample_window(window, self._timeline.keyframes, CANDIDATES_PER_WINDOW) for window in shifted]
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
-        for stretch in stretches(numbers, self._timeline.keyframes):
-            if stretch.start > 0:
-                self._seek(stretch.start)
-            for number, frame in self._decoded(stretch):
-                if self._fits(number, frame):
+        for segment in decode_segments(numbers, self._timeline.keyframes):
+            if segment.start > 0:
+                self._seek(segment.start)
+            for number, frame in self._decoded(segment):
+                if self._has_first_size(number, frame):
                     image = partial(_upright_rgb, frame, self._padding, self._aspect, self._config.long_side)
-                    yield Candidate(number, self._timeline.time_s(number), _grey(frame, self._padding), image)
+                    yield Candidate(number, self._timeline.time_s(number), _gray(frame, self._padding), image)
 
-    def _decoded(self, stretch: Stretch) -> Iterator[tuple[int, VideoFrame]]:
-        """The wanted frames of a stretch with their numbers. What cannot be decoded is missing from them."""
-        wanted = {self._timeline.pts[number]: number for number in stretch.numbers}
-        last = self._timeline.pts[stretch.numbers[-1]]
+    def _decoded(self, segment: DecodeSegment) -> Iterator[tuple[int, VideoFrame]]:
+        """The wanted frames of a segment with their numbers. What cannot be decoded is missing from them."""
+        wanted = {self._timeline.pts[number]: number for number in segment.numbers}
+        last = self._timeline.pts[segment.numbers[-1]]
         for count, frame in enumerate(_decoded_frames(self._container, self._stream)):
-            pts = count if self._timeline.counted else frame.pts
+            pts = count if self._timeline.synthetic_pts else frame.pts
             if pts in wanted and not frame.is_corrupt:
                 yield wanted[pts], frame
             if pts is not None and pts >= last:
@@ -119,7 +119,7 @@ class VideoSource:
         margin = 0 if _has_index(self._container) else round(SEEK_MARGIN_S / self._timeline.time_base)
         self._container.seek(self._timeline.pts[keyframe] - margin, stream=self._stream)
 
-    def _fits(self, number: int, frame: VideoFrame) -> bool:
+    def _has_first_size(self, number: int, frame: VideoFrame) -> bool:
         """Whether a frame is as large as the first; some recorders change size in between."""
         hw = _upright_hw(frame, self._padding, self._aspect)
         self._hw = self._hw or hw
@@ -131,14 +131,14 @@ class VideoSource:
 @contextmanager
 def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
     with _open_video(clip, config) as (container, stream):
-        _used_share(_header_duration_s(container, stream), clip, config)  # before hours of packets are read
+        _share_in_use(_header_duration_s(container, stream), clip, config)  # before hours of packets are read
         timeline = _timeline(container, stream, clip)
     used = timeline.between(config.start_s, config.end_s)
     if not used:
         raise ClipError(f"{clip.name} has no frames after {config.start_s:g} s; choose another start and end")
     _check_duration(timeline.time_s(used[-1]) - timeline.time_s(used[0]), clip, config)
     with _open_video(clip, config) as (container, stream):
-        padding = _padding(_looks(container, stream))
+        padding = _padding(_probe_frames(container, stream))
     with _open_video(clip, config) as (container, stream):
         yield VideoSource(container, stream, timeline, used, padding, config)
 
@@ -167,7 +167,7 @@ def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContaine
 def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Timeline:
     """Reads all packets and decodes none. Raises `ClipError` when there are none.
 
-    That reads the file once, which is little beside decoding it, and numbers every frame exactly: counting while
+    That reads the file once, which is little beside decoding it, and numbers every frame exactly: evenly_timed while
     seeking would not, and ground truth is matched by number.
     """
     is_key: dict[int, bool] = {}
@@ -182,7 +182,7 @@ def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Tim
         raise ClipError(f"{clip.name} holds no frames that can be read; copy or export it again")
     if untimed:
         rate = stream.average_rate or stream.guessed_rate or 25
-        return Timeline.counting(count, _header_duration_s(container, stream) or float(count / rate))
+        return Timeline.evenly_timed(count, _header_duration_s(container, stream) or float(count / rate))
     pts = tuple(sorted(is_key))
     keyframes = tuple(number for number, time in enumerate(pts) if is_key[time])
     promised = stream.frames if _counts_frames(container) else 0
@@ -216,33 +216,33 @@ def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[
         yield from frames
 
 
-def _looks(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _probe_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """A few frames from all over a video just opened, or from its beginning where seeking is not to be relied on."""
     start, duration_s = container.start_time or 0, _header_duration_s(container, stream) or 0.0
-    for look in range(LOOKS):
+    for look in range(PROBE_FRAMES):
         if look and _has_index(container):
             with suppress(av.error.FFmpegError):  # decoding goes on from where it is, then
-                container.seek(start + round(duration_s * look / LOOKS * av.time_base))
+                container.seek(start + round(duration_s * look / PROBE_FRAMES * av.time_base))
         frames = _decoded_frames(container, stream)
-        yield from islice(frames, look * LOOKS_APART, look * LOOKS_APART + 1)
+        yield from islice(frames, look * PROBE_STRIDE, look * PROBE_STRIDE + 1)
 
 
-def _padding(looks: Iterable[VideoFrame]) -> Padding:
-    return padding_of(frame.reformat(format="gray").to_ndarray() for frame in looks if not frame.is_corrupt)
+def _padding(probes: Iterable[VideoFrame]) -> Padding:
+    return padding_of(frame.reformat(format="gray").to_ndarray() for frame in probes if not frame.is_corrupt)
 
 
 def probe_video(clip: Path, config: VideoConfig) -> ClipInfo:
     with _open_video(clip, config) as (container, stream):
         duration_s = _header_duration_s(container, stream)
-        looks = _looks(container, stream)
-        first = next(looks, None)
+        probes = _probe_frames(container, stream)
+        first = next(probes, None)
         if first is None:
             raise ClipError(f"no frame of {clip.name} can be decoded; copy or export it again")
-        share = _used_share(duration_s, clip, config)
+        share = _share_in_use(duration_s, clip, config)
         count = (stream.frames or None) if _counts_frames(container) else None
         to_use = min(config.max_frames, round(count * share)) if count else config.max_frames
         name = stream.codec_context.codec.canonical_name
-        hw = _upright_hw(first, _padding(chain([first], looks)), _aspect(stream))
+        hw = _upright_hw(first, _padding(chain([first], probes)), _aspect(stream))
         return ClipInfo(ClipKind.VIDEO, duration_s, hw, count, to_use, name)
 
 
@@ -252,7 +252,7 @@ def _header_duration_s(container: InputContainer, stream: VideoStream) -> float 
     return None if container.duration is None else container.duration / av.time_base
 
 
-def _used_share(duration_s: float | None, clip: Path, config: VideoConfig) -> float:
+def _share_in_use(duration_s: float | None, clip: Path, config: VideoConfig) -> float:
     """Share of a video between configured start and end, by its header. Raises `ClipError` when that is too long."""
     if not duration_s:
         return 1.0
@@ -330,13 +330,13 @@ def _aspect(stream: VideoStream) -> float:
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:
     """Cameras that do not say mean BT.709 for high definition, where the library would assume BT.601."""
-    unsaid = frame.colorspace == UNSPECIFIED
+    unsaid = frame.colorspace == COLORSPACE_UNSPECIFIED
     return Colorspace.ITU709 if unsaid and min(frame.height, frame.width) >= 720 else None
 
 
-def _grey(frame: VideoFrame, padding: Padding) -> np.ndarray:
+def _gray(frame: VideoFrame, padding: Padding) -> np.ndarray:
     """(h, w) float32, straight from the brightness plane: no colour is computed for frames that are not kept."""
-    hw = fitted_hw((frame.height - padding.rows, frame.width - padding.columns), GREY_LONG_SIDE)
+    hw = fitted_hw((frame.height - padding.rows, frame.width - padding.columns), GRAY_LONG_SIDE)
     height, width = hw if padding == Padding() else (frame.height, frame.width)
-    grey = frame.reformat(width=width, height=height, format="gray", interpolation=Interpolation.AREA).to_ndarray()
-    return _scaled(padding.cut(grey), hw, Image.Resampling.BOX).astype(np.float32)
+    gray = frame.reformat(width=width, height=height, format="gray", interpolation=Interpolation.AREA).to_ndarray()
+    return _scaled(padding.cut(gray), hw, Image.Resampling.BOX).astype(np.float32)

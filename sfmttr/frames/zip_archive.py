@@ -57,13 +57,13 @@ class Archive:
             with self._zip.open(info) as stream:
                 while chunk := stream.read(CHUNK):
                     data.write(chunk)
-                    self._charge(len(chunk), data.tell(), info)
+                    self._count_bytes(len(chunk), data.tell(), info)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
             raise UnreadableMemberError("damaged in the zip file") from error
         data.seek(0)
         return data
 
-    def _charge(self, count: int, total: int, info: zipfile.ZipInfo) -> None:
+    def _count_bytes(self, count: int, total: int, info: zipfile.ZipInfo) -> None:
         self._left -= count
         if self._left < 0:
             raise ClipError(f"{self._name} unpacks to more than {self._limit:,} bytes; put fewer or smaller images in")

@@ -22,12 +22,12 @@ from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError, RunFolderError
 from sfmttr.io.atomic import TEMPORARY_PREFIX, atomic_folder
 from sfmttr.io.json_files import read_model, write_json
-from sfmttr.sfm.protocol import RAW_FILE, RawModel, Recipe
+from sfmttr.sfm.protocol import RAW_FILE, RawModel, SfmSettings
 from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 
 _log = logging.getLogger(__name__)
 CARD_FILE = "sfm.json"
-KEPT = 100
+MAX_CACHED = 100
 """In the cache, at most: each takes some megabytes."""
 _CACHED = re.compile(
     rf"({re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{8}}-)?[0-9a-f]{{32}}"
@@ -74,7 +74,7 @@ def read_card(folder: Path) -> Card:
         raise ReconstructionError(str(error)) from error
 
 
-def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> str:
+def cache_key(frames: FrameSet, config: SfmConfig, planned: Sequence[SfmSettings]) -> str:
     """A name for this reconstruction, from the pixels and everything that shapes the result.
 
     Frame names and times are in it as well: they do not change the model, but what is read from it.
@@ -88,7 +88,7 @@ def cache_key(frames: FrameSet, config: SfmConfig, rungs: Sequence[Recipe]) -> s
         "frames": [frames.content_hash, frames.hw, frames.files, frames.time_s, frames.focal_prior_px],
         "from_video": frames.from_video,
         "config": settings,
-        "rungs": [asdict(recipe) for recipe in rungs],
+        "rungs": [asdict(each) for each in planned],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -107,12 +107,12 @@ def restore(cached: Path, folder: Path) -> bool:
 
 
 def keep(folder: Path, cached: Path) -> None:
-    """Copy a reconstruction into the cache, which then holds no more than `KEPT`. Does without where that cannot be:
+    """Copy a reconstruction into the cache, which then holds no more than `MAX_CACHED`. Does without where that cannot be:
     a full disk, or one that may not be written, is no reason to lose what was computed."""
     try:
         if not _is_whole(cached):
             _copy_folder(folder, cached)
-        sweep(cached.parent, most=KEPT)
+        sweep(cached.parent, most=MAX_CACHED)
     except (OSError, RunFolderError) as error:
         _log.warning("the reconstruction cannot be kept for another run (%s)", error)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pycolmap
 from PIL import Image
 
-from sfmttr.sfm.protocol import Extractor, Facts, Job, RawModel, SfmPhase
+from sfmttr.sfm.protocol import Extractor, MatchStatistics, RawModel, SfmJob, SfmPhase
 from sfmttr.sfm.sift import Features, sift
 
 Report = Callable[[str, int, int], None]
@@ -33,7 +33,7 @@ _SERIAL_UP_TO_IMAGES = 120
 cores to what runs beside it."""
 _WIDE_ANGLE_DEG = 8.0
 """A first pair gains nothing by a larger triangulation angle than this."""
-_MOST = 0.5
+_ENOUGH_REGISTERED = 0.5
 """A model with this share of the images is worth going on with."""
 _DEGENERATE = (
     pycolmap.TwoViewGeometryConfiguration.PLANAR,
@@ -51,16 +51,16 @@ _VERIFIED = (
 # --------------------------------------------------------------------------------- features and matches
 
 
-def extract(job: Job, report: Report) -> None:
+def extract(job: SfmJob, report: Report) -> None:
     """SIFT features of the images into the database, unless an earlier rung of the same features has done it."""
     report(SfmPhase.FEATURES, 0, len(job.files))
-    if job.recipe.extractor == Extractor.COLMAP:
+    if job.settings.extractor == Extractor.COLMAP:
         _extract_by_colmap(job)
         return
-    folder, recipe = Path(job.images), job.recipe
+    folder, settings = Path(job.images), job.settings
 
     def features(file: str) -> Features:
-        return sift(folder / file, recipe.long_side, recipe.max_features, recipe.contrast)
+        return sift(folder / file, settings.long_side, settings.max_features, settings.contrast)
 
     cv2.setNumThreads(1)  # images are searched side by side instead
     threads = job.threads if job.threads > 0 else os.cpu_count() or 1
@@ -85,7 +85,7 @@ def _write(database: pycolmap.Database, camera: pycolmap.Camera, rig_id: int, fi
     database.write_descriptors(image_id, descriptors)
 
 
-def _camera(database: pycolmap.Database, job: Job) -> tuple[pycolmap.Camera, int]:
+def _camera(database: pycolmap.Database, job: SfmJob) -> tuple[pycolmap.Camera, int]:
     """The camera in the database, which all images are of, and the number of the rig that it is all of."""
     if database.num_cameras():
         return database.read_all_cameras()[0], database.read_all_rigs()[0].rig_id
@@ -103,16 +103,16 @@ def _camera(database: pycolmap.Database, job: Job) -> tuple[pycolmap.Camera, int
     return camera, database.write_rig(rig)
 
 
-def _extract_by_colmap(job: Job) -> None:
+def _extract_by_colmap(job: SfmJob) -> None:
     """By pycolmap's own extractor, to compare with. Images that are in the database already are skipped."""
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = job.camera_model
     reader.camera_params = ",".join(repr(float(v)) for v in job.camera_params)
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads = job.threads
-    options.max_image_size = job.recipe.long_side
-    options.sift.max_num_features = job.recipe.max_features
-    options.sift.peak_threshold = job.recipe.contrast / options.sift.octave_resolution
+    options.max_image_size = job.settings.long_side
+    options.sift.max_num_features = job.settings.max_features
+    options.sift.peak_threshold = job.settings.contrast / options.sift.octave_resolution
     pycolmap.extract_features(
         job.database,
         job.images,
@@ -133,20 +133,20 @@ def image_pairs(count: int, overlap: int) -> list[tuple[int, int]]:
     return [(i, i + step) for i in range(count) for step in steps if i + step < count]
 
 
-def match(job: Job, report: Report) -> int:
+def match(job: SfmJob, report: Report) -> int:
     """Match and verify pairs of images; pairs that are in the database already are skipped. Number of pairs."""
     # Pairs are listed here rather than by the library, which would go by the order of file names.
-    pairs = image_pairs(len(job.files), job.recipe.overlap)
+    pairs = image_pairs(len(job.files), job.settings.overlap)
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = Path(job.output) / "pairs.txt"
     lines = [f"{job.files[i]} {job.files[j]}" for i, j in pairs]
     Path(pairing.match_list_path).write_text("\n".join(lines) + "\n", encoding="utf-8")
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads = job.threads
-    matching.guided_matching = job.recipe.guided_matching
+    matching.guided_matching = job.settings.guided_matching
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = job.seed
-    verification.ransac.min_num_trials = job.recipe.least_trials
+    verification.ransac.min_num_trials = job.settings.least_trials
     # The library has no callbacks for matches: the parent counts rows in the database. Not this process: Python's
     # SQLite and pycolmap's, both in one process, drop each other's file locks, which ends in SIGBUS.
     report(SfmPhase.MATCHING, 0, len(pairs))
@@ -161,7 +161,7 @@ def match(job: Job, report: Report) -> int:
     return len(pairs)
 
 
-def survey(job: Job, pairs_tried: int) -> Facts:
+def match_statistics(job: SfmJob, pairs_tried: int) -> MatchStatistics:
     """What features and matches tell about the clip, for the health card and for advice."""
     with closing(pycolmap.Database.open(job.database)) as database:
         images = database.read_all_images()
@@ -176,7 +176,7 @@ def survey(job: Job, pairs_tried: int) -> Facts:
         offset = keypoints[second][matches[:, 1]] - keypoints[first][matches[:, 0]]
         moves.append(np.median(np.linalg.norm(offset, axis=1)))
     degenerate = sum(geometry.config in _DEGENERATE for _, geometry in verified)
-    return Facts(
+    return MatchStatistics(
         median_features=float(np.median([len(k) for k in keypoints.values()])),
         pairs_tried=pairs_tried,
         pairs_verified=len(verified),
@@ -188,8 +188,8 @@ def survey(job: Job, pairs_tried: int) -> Facts:
 # --------------------------------------------------------------------------------------------- mapping
 
 
-def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolmap.IncrementalPipelineOptions:
-    recipe = job.recipe
+def incremental_options(job: SfmJob, names: list[str], runtime_s: float) -> pycolmap.IncrementalPipelineOptions:
+    settings = job.settings
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = job.seed
     serial = len(job.files) <= _SERIAL_UP_TO_IMAGES
@@ -197,25 +197,25 @@ def incremental_options(job: Job, names: list[str], runtime_s: float) -> pycolma
     options.image_names = names
     options.min_model_size = _MIN_MODEL_SIZE
     options.extract_colors = False  # `colour` reads each image once, and several at a time
-    options.init_num_trials = recipe.first_pair_trials
+    options.init_num_trials = settings.first_pair_trials
     options.max_runtime_seconds = max(1, round(runtime_s))
     options.ba_refine_focal_length = options.ba_refine_extra_params = not job.camera_fixed
-    options.ba_global_frames_ratio = options.ba_global_points_ratio = recipe.ba_ratio
-    options.ba_global_max_refinements = recipe.ba_refinements
-    options.ba_global_max_num_iterations = recipe.ba_iterations
-    options.ba_local_max_num_iterations = recipe.local_ba_iterations
+    options.ba_global_frames_ratio = options.ba_global_points_ratio = settings.ba_ratio
+    options.ba_global_max_refinements = settings.ba_refinements
+    options.ba_global_max_num_iterations = settings.ba_iterations
+    options.ba_local_max_num_iterations = settings.local_ba_iterations
     options.ba_local_max_refinements = 1
     options.mapper.abs_pose_refine_focal_length = not job.camera_fixed
     options.mapper.abs_pose_refine_extra_params = not job.camera_fixed
-    options.mapper.init_max_forward_motion = recipe.max_forward_motion
-    options.mapper.init_min_tri_angle = recipe.min_first_angle_deg
-    options.mapper.filter_max_reproj_error = recipe.max_error_px
-    options.triangulation.merge_max_reproj_error = recipe.max_error_px
-    options.triangulation.complete_max_reproj_error = recipe.max_error_px
+    options.mapper.init_max_forward_motion = settings.max_forward_motion
+    options.mapper.init_min_tri_angle = settings.min_first_angle_deg
+    options.mapper.filter_max_reproj_error = settings.max_error_px
+    options.triangulation.merge_max_reproj_error = settings.max_error_px
+    options.triangulation.complete_max_reproj_error = settings.max_error_px
     return options
 
 
-def first_pairs(job: Job, names: list[str]) -> list[tuple[int, int]]:
+def first_pairs(job: SfmJob, names: list[str]) -> list[tuple[int, int]]:
     """Image ids of the pairs that mapping may start from, best first; no image is in two of them.
 
     A good pair has many matches under a large angle, and is no plane or pure rotation: what such a pair says of its
@@ -243,43 +243,43 @@ def first_pairs(job: Job, names: list[str]) -> list[tuple[int, int]]:
         if used.isdisjoint(pair):
             chosen.append(pair)
             used.update(pair)
-    return chosen[: job.recipe.first_pairs]
+    return chosen[: job.settings.first_pairs]
 
 
-def map_incremental(job: Job, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
+def map_incremental(job: SfmJob, runtime_s: float, report: Report) -> list[pycolmap.Reconstruction]:
     """Models of the matched images. With `every` > 1 the thinned-out frames come first, then the others are added."""
     names = list(job.subset or job.files)
-    thinned = names[:: job.recipe.every]
+    thinned = names[:: job.settings.every]
     end = time.monotonic() + runtime_s
-    models = _begin(job, thinned, end, report)
+    models = _map_from_initial_pairs(job, thinned, end, report)
     left_s = end - time.monotonic()
-    if job.recipe.every == 1 or not models or left_s < 1:
+    if job.settings.every == 1 or not models or left_s < 1:
         return models
     start = Path(job.output) / "thinned"
     start.mkdir()
     largest(models).write(start)
-    grown = _grow(job, names, left_s, report, input_path=start)
+    grown = _run_incremental_mapper(job, names, left_s, report, input_path=start)
     shutil.rmtree(start)
     return models + grown
 
 
-def _begin(job: Job, names: list[str], end: float, report: Report) -> list[pycolmap.Reconstruction]:
+def _map_from_initial_pairs(job: SfmJob, names: list[str], end: float, report: Report) -> list[pycolmap.Reconstruction]:
     """Models from one first pair after the other until one holds most of the images, or until `end` (monotonic)."""
-    if job.recipe.first_pairs == 0:
-        return _grow(job, names, end - time.monotonic(), report)
+    if job.settings.first_pairs == 0:
+        return _run_incremental_mapper(job, names, end - time.monotonic(), report)
     models: list[pycolmap.Reconstruction] = []
     for pair in first_pairs(job, names):
         left_s = end - time.monotonic()
         if left_s < 1:
             break
-        models += _grow(job, names, left_s, report, pair=pair)
-        if models and largest(models).num_reg_images() >= _MOST * len(names):
+        models += _run_incremental_mapper(job, names, left_s, report, pair=pair)
+        if models and largest(models).num_reg_images() >= _ENOUGH_REGISTERED * len(names):
             break
     return models
 
 
-def _grow(
-    job: Job,
+def _run_incremental_mapper(
+    job: SfmJob,
     names: list[str],
     runtime_s: float,
     report: Report,
@@ -317,7 +317,7 @@ def _grow(
     return list(models.values())
 
 
-def map_global(job: Job, report: Report) -> list[pycolmap.Reconstruction]:
+def map_global(job: SfmJob, report: Report) -> list[pycolmap.Reconstruction]:
     """Models by the global mapper; it has no callbacks and cannot be told to stop, the parent kills us instead."""
     names = list(job.subset or job.files)
     report(SfmPhase.MAPPING, 0, len(names))
@@ -340,25 +340,25 @@ def largest(models: list[pycolmap.Reconstruction]) -> pycolmap.Reconstruction:
     return max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()))
 
 
-def polish(model: pycolmap.Reconstruction, job: Job) -> pycolmap.Reconstruction:
-    """Triangulate anew, adjust the whole model with a robust loss, and drop the observations that still do not fit."""
-    recipe = job.recipe
-    if recipe.retriangulate:
+def final_bundle_adjustment(model: pycolmap.Reconstruction, job: SfmJob) -> pycolmap.Reconstruction:
+    """Triangulate anew, bundle_adjust the whole model with a robust loss, and drop the observations that still do not fit."""
+    settings = job.settings
+    if settings.retriangulate:
         scratch = Path(job.output) / "models"
         scratch.mkdir()
         options = incremental_options(job, [], job.time_limit_s)
         # It colours points, a second's work that `colour` does, from the images that it finds: in an empty folder none.
         model = pycolmap.triangulate_points(model, job.database, scratch, scratch, options=options)
         shutil.rmtree(scratch)
-    if recipe.polish_iterations > 0:
-        adjust(model, job)
+    if settings.polish_iterations > 0:
+        bundle_adjust(model, job)
     manager = pycolmap.ObservationManager(model)
-    manager.filter_all_points3D(recipe.max_error_px, 1.5)
+    manager.filter_all_points3D(settings.max_error_px, 1.5)
     manager.filter_observations_with_negative_depth()
     return model
 
 
-def colour(model: pycolmap.Reconstruction, raw: RawModel, job: Job) -> RawModel:
+def colour(model: pycolmap.Reconstruction, raw: RawModel, job: SfmJob) -> RawModel:
     """Give every point of `model` the mean colour of the pixels that it was found at; `raw` (of it) with them."""
 
     def seen(image: int) -> np.ndarray:
@@ -381,17 +381,17 @@ def colour(model: pycolmap.Reconstruction, raw: RawModel, job: Job) -> RawModel:
     return replace(raw, rgb=rgb)
 
 
-def adjust(model: pycolmap.Reconstruction, job: Job) -> None:
+def bundle_adjust(model: pycolmap.Reconstruction, job: SfmJob) -> None:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = options.refine_extra_params = not job.camera_fixed
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    options.ceres.solver_options.max_num_iterations = job.recipe.polish_iterations
+    options.ceres.solver_options.max_num_iterations = job.settings.polish_iterations
     options.ceres.solver_options.num_threads = job.threads
     pycolmap.bundle_adjustment(model, options)
 
 
-def prepare(seed: int) -> None:
+def configure_process(seed: int) -> None:
     """Settings of the whole process."""
     pycolmap.logging.minloglevel = 1  # warnings and worse
     pycolmap.set_random_seed(seed)

@@ -56,22 +56,22 @@ class HealthScore:
 
 
 @dataclass(frozen=True)
-class _Sign:
+class _HealthFactor:
     """One figure's judgement: a factor of the score, what is said about it, and what may help."""
 
     factor: float
     concern: str
     advice: str
-    redeemable: bool = False
+    has_harmless_causes: bool = False
     """Has innocent reasons too (blur, stop-and-go): parts of the clip that agree take half of it away."""
 
 
-CLEAR = 0.8
+CLEARLY_HEALTHY = 0.8
 """With this score from the cheap figures, the halves are not worth their time."""
 POOR = 0.5
 """Below this the trust gate asks the network as well (`trust.THRESHOLD`), and advice is given."""
 _CONCERN_BELOW = 0.75
-_HALVES_AGREE, _HALVES_DISAGREE = 0.02, 0.035
+_SPLIT_HALF_AGREES, _SPLIT_HALF_DISAGREES = 0.02, 0.035
 """`benchmarks.trust`: still scenes 0.003 to 0.006 (rendered street, also stop-and-go, and room; drive_0002), 0.022
 (RedKitchen); traffic that registers wholly and is wrong by 19 to 52 % 0.037 and more, or a part has no model. With
 other features and pairs still scenes gave up to 0.024, and traffic 0.033 and more."""
@@ -85,73 +85,76 @@ def health_score(figures: HealthFigures) -> HealthScore:
     with stop-and-go (0.78) or RedKitchen (0.79); the reprojection error in other units does no better, by width or by
     focal length RedKitchen is where traffic is. In that grey zone the parts of the clip decide.
     """
-    signs = _signs(figures)
+    signs = _factors(figures)
     score = math.prod(sign.factor for sign in signs)
     worrying = sorted((s for s in signs if s.factor < _CONCERN_BELOW), key=lambda s: s.factor)
     advice = worrying[0].advice if worrying and score < POOR else ""
     return HealthScore(score, tuple(sign.concern for sign in worrying), advice)
 
 
-def halves_would_tell(figures: HealthFigures) -> bool:
+def split_half_can_decide(figures: HealthFigures) -> bool:
     """Whether the halves can turn the verdict: neither clear without them, nor poor even if they agreed."""
-    return health_score(figures).score < CLEAR and health_score(replace(figures, halves_disagreement=0.0)).score >= POOR
+    return (
+        health_score(figures).score < CLEARLY_HEALTHY
+        and health_score(replace(figures, halves_disagreement=0.0)).score >= POOR
+    )
 
 
-def _signs(f: HealthFigures) -> list[_Sign]:
+def _factors(f: HealthFigures) -> list[_HealthFactor]:
     agree = (
         0.0
         if math.isnan(f.halves_disagreement)
-        else _ramp(f.halves_disagreement, good=_HALVES_AGREE, bad=_HALVES_DISAGREE, floor=0.0)
+        else _ramp(f.halves_disagreement, good=_SPLIT_HALF_AGREES, bad=_SPLIT_HALF_DISAGREES, floor=0.0)
     )
-    signs = _plain_signs(f)
-    return [replace(s, factor=s.factor ** (1 - agree / 2)) if s.redeemable else s for s in signs]
+    signs = _independent_factors(f)
+    return [replace(s, factor=s.factor ** (1 - agree / 2)) if s.has_harmless_causes else s for s in signs]
 
 
-def _plain_signs(f: HealthFigures) -> list[_Sign]:
+def _independent_factors(f: HealthFigures) -> list[_HealthFactor]:
     moving = "Film a stretch without traffic or other moving things, or give the intrinsics."
     sideways = "Move the camera more, and sideways."
     return [
-        _Sign(
+        _HealthFactor(
             _ramp(f.reprojection_px, good=0.5, bad=1.4, floor=0.2),
             f"points are reprojected {f.reprojection_px:.2f} pixels off on average",
             moving,
-            redeemable=True,
+            has_harmless_causes=True,
         ),
-        _Sign(
+        _HealthFactor(
             _ramp(f.step_evenness, good=0.5, bad=1.4, floor=0.3),
             f"the camera seems to move in jumps (steps vary by {100 * f.step_evenness:.0f} %)"
             if math.isfinite(f.step_evenness)
             else "",
             moving,
-            redeemable=True,
+            has_harmless_causes=True,
         ),
-        _Sign(
+        _HealthFactor(
             _view_factor(f.horizontal_view_deg),
             f"a field of view of {f.horizontal_view_deg:.0f} degrees is unlikely",
             "Give the intrinsics of the camera.",
         ),
-        _Sign(
+        _HealthFactor(
             _ramp(f.triangulation_angle_deg, good=2.5, bad=1.0, floor=0.4),
             f"points are seen under small angles only (median {f.triangulation_angle_deg:.1f} degrees)",
             sideways,
         ),
-        _Sign(
+        _HealthFactor(
             _ramp(f.degenerate_pair_ratio, good=0.6, bad=1.0, floor=0.4),
             "most image pairs look like a flat wall or a camera that only turns",
             sideways,
         ),
-        _Sign(
+        _HealthFactor(
             _ramp(f.registered_ratio, good=0.8, bad=0.3, floor=0.4),
             f"only {100 * f.registered_ratio:.0f} % of the frames found their place",
             "Film more slowly, or use a shorter stretch of the clip.",
         ),
-        _Sign(
+        _HealthFactor(
             _ramp(f.track_length, good=3.5, bad=2.2, floor=0.6),
             f"points are seen in few frames ({f.track_length:.1f} on average)",
             "Film more slowly, or use more frames.",
         ),
-        _Sign(
-            _ramp(f.halves_disagreement, good=_HALVES_AGREE, bad=_HALVES_DISAGREE, floor=0.2),
+        _HealthFactor(
+            _ramp(f.halves_disagreement, good=_SPLIT_HALF_AGREES, bad=_SPLIT_HALF_DISAGREES, floor=0.2),
             "the earlier and the later part of the clip do not give the same depths",
             moving,
         ),

@@ -1,4 +1,4 @@
-"""What parent and child of structure-from-motion say to each other: a job as JSON, arrays as npz, facts as JSON.
+"""What parent and child of structure-from-motion say to each other: a job as JSON, arrays as npz, statistics as JSON.
 
 Imports neither pycolmap nor torch: both sides read it.
 """
@@ -17,8 +17,8 @@ from sfmttr.io.json_files import read_model, write_json
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
-RAW_FILE, FACTS_FILE = "observations.npz", "facts.json"
-FIRST_RUNG = "standard"
+RAW_FILE, FACTS_FILE = "observations.npz", "statistics.json"
+FIRST_ATTEMPT = "standard"
 """The rung that is tried first."""
 
 
@@ -49,10 +49,10 @@ class Mapper(StrEnum):
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that one rung of the ladder sets; two recipes with equal features share one database."""
+class SfmSettings:
+    """Everything that one rung of the attempt_settings sets; two settings with equal features share one database."""
 
-    name: str = FIRST_RUNG
+    name: str = FIRST_ATTEMPT
     extractor: Extractor = Extractor.OPENCV
     long_side: int = SfmConfig.long_side
     max_features: int = SfmConfig.max_features
@@ -96,18 +96,18 @@ class Recipe:
 
     @property
     def features(self) -> str:
-        """A name of the settings that features depend on: recipes of the same name share a database."""
+        """A name of the settings that features depend on: settings of the same name share a database."""
         return f"{self.extractor}_{self.long_side}_{self.max_features}_{self.contrast}"
 
 
 @dataclass(frozen=True)
-class Job:
+class SfmJob:
     """One task for the child process; paths as strings so that it is plain JSON."""
 
     task: str
-    """"rung": features, matches and a model; "import": read a model that the user brought."""
+    """"reconstruct": features, matches and a model; "import": read a model that the user brought."""
     output: str
-    """Folder for the model, its arrays and the facts."""
+    """Folder for the model, its arrays and the statistics."""
     images: str = ""
     files: tuple[str, ...] = ()
     """Image files in order: neighbours here are neighbours in matching."""
@@ -120,7 +120,7 @@ class Job:
     camera_params: tuple[float, ...] = ()
     """Known or guessed parameters in COLMAP's order; empty: nothing known."""
     camera_fixed: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
+    settings: SfmSettings = field(default_factory=SfmSettings)
     seed: int = 0
     threads: int = -1
     time_limit_s: float = 900.0
@@ -128,7 +128,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MatchStatistics:
     """What the child saw on the way, whether or not there is a model."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Facts:
         write_json(folder / FACTS_FILE, self, indent=1, sort_keys=True)
 
     @classmethod
-    def read(cls, folder: Path) -> Facts:
+    def read(cls, folder: Path) -> MatchStatistics:
         """Return what `write` wrote, or an empty value when the child did not come that far."""
         path = folder / FACTS_FILE
         return read_model(path, cls) if path.exists() else cls()

@@ -1,6 +1,6 @@
 """Structure-from-motion: frames to a sparse model. pycolmap runs in a child process (`_sfm.worker`) and only there.
 
-The parts: `_sfm.ladder` says what is tried, `_sfm.child` runs one try, `_sfm.sparse` makes its result independent of
+The parts: `_sfm.attempt_settings` says what is tried, `_sfm.child` runs one try, `_sfm.sparse` makes its result independent of
 the library, `_sfm.health` and `_sfm.halves` judge it, `_sfm.store` keeps it.
 """
 
@@ -19,10 +19,10 @@ import numpy as np
 from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError
 from sfmttr.sfm import cache, health
-from sfmttr.sfm.attempts import NO_MODEL, STAGE, Rung, Tries, reporter
+from sfmttr.sfm.attempts import NO_MODEL, STAGE, AttemptRunner, FoundModel, progress_reporter
 from sfmttr.sfm.colmap_binary import check_binary_model
-from sfmttr.sfm.protocol import Facts, Job, RawModel, Recipe
-from sfmttr.sfm.retry_policy import Climb, climb, in_sequence, ladder
+from sfmttr.sfm.protocol import MatchStatistics, RawModel, SfmJob, SfmSettings
+from sfmttr.sfm.retry_policy import AttemptLog, attempt_settings, is_sequential, run_attempts
 from sfmttr.sfm.sparse import Sparse, sparse_from_raw
 from sfmttr.sfm.split_half import halves_disagreement
 from sfmttr.sfm.subprocess_runner import run_job
@@ -40,7 +40,7 @@ from sfmttr.types import (
     ignore_progress,
 )
 
-_PART, _MIN_PART, _ENOUGH_OF_PART = 0.6, 5, 0.5
+_PART_SHARE, _MIN_PART_FRAMES, _MIN_REGISTERED_SHARE = 0.6, 5, 0.5
 """Parts of the clip that are compared: share of the frames, fewest frames, share of them that must be registered."""
 
 
@@ -66,24 +66,26 @@ def reconstruct(
     spaced = [file for file in frames.files if any(character.isspace() for character in file)]
     if spaced:
         raise ReconstructionError(f'The frame file "{spaced[0]}" has white space in its name; rename it.')
-    key = cache.cache_key(frames, config, ladder(frames, config))
+    key = cache.cache_key(frames, config, attempt_settings(frames, config))
     if cache_folder is not None and cache.restore(cache_folder / key, folder):
         on_progress(Progress(STAGE, 1, 1, "from the cache", origin=ResultOrigin.CACHE))
         return load_model(frames, folder)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
-        tries = Tries(frames, config, Path(temporary), on_progress, start)
-        rungs = ladder(frames, config)
-        found: Climb[Rung] = climb(rungs, tries.run, total=len(frames), time_left_s=tries.time_left_s)
+        runner = AttemptRunner(frames, config, Path(temporary), on_progress, start)
+        planned = attempt_settings(frames, config)
+        found: AttemptLog[FoundModel] = run_attempts(
+            planned, runner.run, total=len(frames), time_left_s=runner.time_left_s
+        )
         if found.best is None or found.best.model is None or not _enough(found.best.attempt, frames, config):
-            reason, advice = tries.no_model_reason(found)
+            reason, advice = runner.no_model_reason(found)
             return NoModel(found.attempts, len(frames), reason, advice, time.monotonic() - start)
         best, name = found.best.model, found.best.attempt.rung
-        recipe = next(rung for rung in rungs if rung.name == name)
-        halves = partial(_disagreement_of_halves, frames, tries, recipe, best)
+        settings = next(rung for rung in planned if rung.name == name)
+        halves = partial(_split_half_disagreement, frames, runner, settings, best)
         model = _assemble(frames, config, best, name, found.attempts, start, folder, halves)
         cache.publish(best.folder, folder, model)
-    if cache_folder is not None and not tries.timed_out:  # another day the machine may have more time
+    if cache_folder is not None and not runner.timed_out:  # another day the machine may have more time
         cache.keep(folder, cache_folder / key)
     return model
 
@@ -106,11 +108,11 @@ def import_model(
     check_binary_model(found)
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
         output = Path(temporary) / "given"
-        job = Job("import", str(output), model=str(found))
-        outcome = run_job(job, Path(temporary), reporter(on_progress, "given"), config.time_limit_s)
+        job = SfmJob("import", str(output), model=str(found))
+        outcome = run_job(job, Path(temporary), progress_reporter(on_progress, "given"), config.time_limit_s)
         if not outcome.ok:
-            raise ReconstructionError(f"The given model cannot be used: {outcome.complaint}.")
-        model = _assemble(frames, config, Rung(output, Facts()), "given", (), start, folder)
+            raise ReconstructionError(f"The given model cannot be used: {outcome.failure}.")
+        model = _assemble(frames, config, FoundModel(output, MatchStatistics()), "given", (), start, folder)
         cache.publish(output, folder, model)
     return model
 
@@ -134,42 +136,42 @@ def sweep_cache(cache_folder: Path, keep_s: float) -> int:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One recipe, run once (for benchmarks)."""
+class SingleAttempt:
+    """One settings, run once (for benchmarks)."""
 
     attempt: SfmAttempt
-    facts: Facts
+    statistics: MatchStatistics
     sparse: Sparse | None
     health: SfmHealth | None
     halves_s: float = 0.0
     """Time that the halves took."""
 
 
-def try_recipe(
+def run_one_attempt(
     frames: FrameSet,
     config: SfmConfig,
-    recipe: Recipe,
+    settings: SfmSettings,
     on_progress: OnProgress = ignore_progress,
     *,
     halves: bool = False,
-) -> Trial:
-    """Run one recipe without the ladder, and keep nothing on disk. With `halves` they are always compared."""
+) -> SingleAttempt:
+    """Run one settings without the attempt_settings, and keep nothing on disk. With `halves` they are always compared."""
     with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
-        tries = Tries(frames, config, Path(temporary), on_progress, time.monotonic())
-        result = tries.run(recipe, config.time_limit_s)
+        runner = AttemptRunner(frames, config, Path(temporary), on_progress, time.monotonic())
+        result = runner.run(settings, config.time_limit_s)
         if result.model is None:
-            return Trial(result.attempt, tries.facts, None, None)
+            return SingleAttempt(result.attempt, runner.statistics, None, None)
         sparse = _sparse(frames, result.model.folder)
         start = time.monotonic()
-        disagreement = _disagreement_of_halves(frames, tries, recipe, result.model) if halves else float("nan")
+        disagreement = _split_half_disagreement(frames, runner, settings, result.model) if halves else float("nan")
         seconds = time.monotonic() - start
-        figures = replace(_figures(frames, sparse, result.model.facts), halves_disagreement=disagreement)
-        given, ordered = config.intrinsics is not None, in_sequence(frames, config)
+        figures = replace(_figures(frames, sparse, result.model.statistics), halves_disagreement=disagreement)
+        given, ordered = config.intrinsics is not None, is_sequential(frames, config)
         card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
-        return Trial(result.attempt, result.model.facts, sparse, card, seconds)
+        return SingleAttempt(result.attempt, result.model.statistics, sparse, card, seconds)
 
 
-def _disagreement_of_halves(frames: FrameSet, tries: Tries, recipe: Recipe, rung: Rung) -> float:
+def _split_half_disagreement(frames: FrameSet, runner: AttemptRunner, settings: SfmSettings, rung: FoundModel) -> float:
     """How much depths from the first 60 % of the registered frames differ from those of the last 60 % (see `halves`).
 
     1 when a part alone finds no model, or one of so few of its frames that nothing can be compared; nan when there was
@@ -178,18 +180,18 @@ def _disagreement_of_halves(frames: FrameSet, tries: Tries, recipe: Recipe, rung
     whole = RawModel.read(rung.folder)
     names = {str(name) for name in whole.image_name}
     registered = tuple(file for file in frames.files if file in names)
-    length = round(_PART * len(registered))
+    length = round(_PART_SHARE * len(registered))
     models, lost = [], False
     for name, subset in (("earlier part", registered[:length]), ("later part", registered[-length:])):
-        left_s = tries.time_left_s()
-        if len(subset) < _MIN_PART or left_s <= 0:
+        left_s = runner.time_left_s()
+        if len(subset) < _MIN_PART_FRAMES or left_s <= 0:
             return float("nan")
-        result = tries.run(replace(recipe, name=name), left_s, subset)
+        result = runner.run(replace(settings, name=name), left_s, subset)
         if result.attempt.note not in ("", NO_MODEL):  # out of time, or a crash: that says nothing about the scene
             return float("nan")
         if result.model is None:
             return 1.0
-        lost = lost or result.attempt.registered < _ENOUGH_OF_PART * len(subset)
+        lost = lost or result.attempt.registered < _MIN_REGISTERED_SHARE * len(subset)
         models.append(RawModel.read(result.model.folder))
     disagreement = halves_disagreement(whole, *models)
     return 1.0 if lost and math.isnan(disagreement) else disagreement
@@ -210,7 +212,7 @@ def _sparse(frames: FrameSet, folder: Path) -> Sparse:
 def _assemble(
     frames: FrameSet,
     config: SfmConfig,
-    rung: Rung,
+    rung: FoundModel,
     name: str,
     attempts: tuple[SfmAttempt, ...],
     start: float,
@@ -221,15 +223,15 @@ def _assemble(
     sparse = _sparse(frames, rung.folder)
     if not sparse.views or len(sparse.points) == 0:
         raise ReconstructionError("The model has no points that its images see; give another one.")
-    given, ordered = config.intrinsics is not None or name == "given", in_sequence(frames, config)
-    figures = _figures(frames, sparse, rung.facts)
-    if halves is not None and ordered and health.halves_would_tell(_in_doubt(figures, given, ordered)):
+    given, ordered = config.intrinsics is not None or name == "given", is_sequential(frames, config)
+    figures = _figures(frames, sparse, rung.statistics)
+    if halves is not None and ordered and health.split_half_can_decide(_in_doubt(figures, given, ordered)):
         figures = replace(figures, halves_disagreement=halves())
     card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
     return SparseModel(sparse.views, sparse.points, card, name, attempts, time.monotonic() - start, folder)
 
 
-def _figures(frames: FrameSet, sparse: Sparse, facts: Facts) -> health.HealthFigures:
+def _figures(frames: FrameSet, sparse: Sparse, statistics: MatchStatistics) -> health.HealthFigures:
     """What a model says about itself at no cost."""
     views, points = sparse.views, sparse.points
     centres = np.array([-v.cam_from_world[:3, :3].T @ v.cam_from_world[:3, 3] for v in views])
@@ -238,7 +240,7 @@ def _figures(frames: FrameSet, sparse: Sparse, facts: Facts) -> health.HealthFig
         step_evenness=health.step_evenness(centres, np.array([frames.time_s[v.frame] for v in views])),
         horizontal_view_deg=_middle_camera(sparse).horizontal_view_deg,
         triangulation_angle_deg=float(np.median(points.triangulation_angle_deg)),
-        degenerate_pair_ratio=facts.degenerate_ratio,
+        degenerate_pair_ratio=statistics.degenerate_ratio,
         registered_ratio=len(views) / len(frames),
         track_length=float(points.track_length.mean()),
     )

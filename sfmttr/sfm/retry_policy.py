@@ -1,4 +1,4 @@
-"""The retry ladder: which recipes are tried, in what order, and which result is kept. Pure: rungs are run elsewhere."""
+"""The retry attempt_settings: which settings are tried, in what order, and which result is kept. Pure: planned are run elsewhere."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sfmttr.config import SfmConfig
-from sfmttr.sfm.protocol import FIRST_RUNG, Mapper, Recipe
+from sfmttr.sfm.protocol import FIRST_ATTEMPT, Mapper, SfmSettings
 from sfmttr.types import FrameSet, SfmAttempt
 
 ENOUGH = 0.8
-"""A rung that registers this share of the frames ends the climb."""
+"""A rung that registers this share of the frames ends the run_attempts."""
 
 _CLEARLY_MORE = 1.1
-"""A later rung must register this much more than the best so far: later rungs are the less trusted ones."""
+"""A later rung must register this much more than the best so far: later planned are the less trusted ones."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class RungResult(Generic[T]):
+class AttemptResult(Generic[T]):
     """What one rung gave; `model` None when it gave nothing."""
 
     attempt: SfmAttempt
     model: T | None = None
-    hopeless: bool = False
+    not_recoverable: bool = False
     """No other rung can do better on this clip (nothing to see, or no motion)."""
 
 
 @dataclass(frozen=True)
-class Climb(Generic[T]):
-    """The outcome of the ladder."""
+class AttemptLog(Generic[T]):
+    """The outcome of the attempt_settings."""
 
     attempts: tuple[SfmAttempt, ...]
-    best: RungResult[T] | None
+    best: AttemptResult[T] | None
 
 
-def in_sequence(frames: FrameSet, config: SfmConfig) -> bool:
+def is_sequential(frames: FrameSet, config: SfmConfig) -> bool:
     """Whether frames are matched with their neighbours only, instead of each with each."""
     return frames.from_video or len(frames) > config.exhaustive_up_to
 
 
-def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
-    """The rungs for these frames, first choice first.
+def attempt_settings(frames: FrameSet, config: SfmConfig) -> tuple[SfmSettings, ...]:
+    """The planned for these frames, first choice first.
 
     All but the second start from the best pairs of the clip, however forward their motion is: driving clips need that.
     The second lets the library look for a pair under a wide angle.
     """
-    sequence = in_sequence(frames, config)
+    sequence = is_sequential(frames, config)
     # A large folder is matched in the order of its names, which may not be the order of the camera's path.
     overlap = config.overlap * (1 if frames.from_video else 2) if sequence else 0
-    standard = Recipe(
-        FIRST_RUNG,
+    standard = SfmSettings(
+        FIRST_ATTEMPT,
         long_side=config.long_side,
         max_features=config.max_features,
         contrast=config.contrast,
@@ -65,30 +65,30 @@ def ladder(frames: FrameSet, config: SfmConfig) -> tuple[Recipe, ...]:
     return (standard, wide, more, thinned, last) if sequence else (standard, wide, last)
 
 
-def climb(
-    rungs: Sequence[Recipe],
-    run: Callable[[Recipe, float], RungResult[T]],
+def run_attempts(
+    planned: Sequence[SfmSettings],
+    run: Callable[[SfmSettings, float], AttemptResult[T]],
     *,
     total: int,
     time_left_s: Callable[[], float],
-) -> Climb[T]:
-    """Run rungs until one registers enough of `total` frames, none can help, or the time is up; keep the best.
+) -> AttemptLog[T]:
+    """Run planned until one registers enough of `total` frames, none can help, or the time is up; keep the best.
 
-    `run(recipe, seconds it may take)` does one rung; what it raises passes through.
+    `run(settings, seconds it may take)` does one rung; what it raises passes through.
     """
     attempts: list[SfmAttempt] = []
-    best: RungResult[T] | None = None
-    for recipe in rungs:
+    best: AttemptResult[T] | None = None
+    for settings in planned:
         left_s = time_left_s()
         if left_s <= 0:
             break
-        result = run(recipe, left_s)
+        result = run(settings, left_s)
         attempts.append(result.attempt)
         if result.model is not None and (best is None or _clearly_better(result.attempt, best.attempt)):
             best = result
-        if result.hopeless or (best is not None and best.attempt.registered >= ENOUGH * total):
+        if result.not_recoverable or (best is not None and best.attempt.registered >= ENOUGH * total):
             break
-    return Climb(tuple(attempts), best)
+    return AttemptLog(tuple(attempts), best)
 
 
 def _clearly_better(later: SfmAttempt, earlier: SfmAttempt) -> bool:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-_WHOLE = 512
+_DESCRIPTOR_SCALE = 512
 """What a descriptor of length 1 is multiplied by before it is cut to 8 bits, as COLMAP does."""
 
 
@@ -29,7 +29,7 @@ class Features:
 
 
 def sift(image: Path, long_side: int, most: int, contrast: float) -> Features:
-    """About `most` features of an image, those of most contrast, which is at least `contrast` (`Recipe.contrast`).
+    """About `most` features of an image, those of most contrast, which is at least `contrast` (`SfmSettings.contrast`).
 
     The image is looked at with its longer side at most `long_side`, and doubled once. A place whose gradients have
     several main directions is several features, and none of them is left out.
@@ -54,4 +54,4 @@ def sift(image: Path, long_side: int, most: int, contrast: float) -> Features:
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
     share = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)
-    return np.rint(_WHOLE * np.sqrt(share)).clip(0, 255).astype(np.uint8)
+    return np.rint(_DESCRIPTOR_SCALE * np.sqrt(share)).clip(0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfmttr.io.json_files import write_json
-from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, Facts, Job, SfmPhase
+from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, MatchStatistics, SfmJob, SfmPhase
 from sfmttr.utils import child_process
 
 TICK_S = 0.2
@@ -41,8 +41,8 @@ class Outcome:
 
     ok: bool
     timed_out: bool
-    facts: Facts
-    complaint: str
+    statistics: MatchStatistics
+    failure: str
     """One line on why it failed, empty when it did not."""
 
 
@@ -51,7 +51,7 @@ def worker_command(job_file: Path) -> list[str]:
     return [sys.executable, "-m", "sfmttr.sfm.worker", str(job_file)]
 
 
-def run_job(job: Job, workspace: Path, report: Callable[[StageProgress], None], hard_limit_s: float) -> Outcome:
+def run_job(job: SfmJob, workspace: Path, report: Callable[[StageProgress], None], hard_limit_s: float) -> Outcome:
     """Run `job` to its end, at most `hard_limit_s`.
 
     `report` is called at least every `TICK_S` seconds; what it raises (a cancel) ends the child and passes through.
@@ -67,9 +67,9 @@ def run_job(job: Job, workspace: Path, report: Callable[[StageProgress], None], 
             timed_out = _follow(child, job.database, report, time.monotonic() + hard_limit_s)
         finally:
             child_process.kill(child)
-    facts = Facts.read(output)
-    complaint = "" if child.returncode == 0 else _complaint(child.returncode, timed_out, facts, log_file)
-    return Outcome(child.returncode == 0, timed_out, facts, complaint)
+    statistics = MatchStatistics.read(output)
+    failure = "" if child.returncode == 0 else _failure(child.returncode, timed_out, statistics, log_file)
+    return Outcome(child.returncode == 0, timed_out, statistics, failure)
 
 
 def _follow(
@@ -117,9 +117,9 @@ def _parse(line: bytes) -> StageProgress | None:
         return None
 
 
-def _complaint(returncode: int, timed_out: bool, facts: Facts, log_file: Path) -> str:
-    if facts.error:
-        return facts.error
+def _failure(returncode: int, timed_out: bool, statistics: MatchStatistics, log_file: Path) -> str:
+    if statistics.error:
+        return statistics.error
     if timed_out:
         return "out of time"
     text = log_file.read_text(encoding="utf-8", errors="replace")

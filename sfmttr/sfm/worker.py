@@ -18,15 +18,15 @@ from pathlib import Path
 from sfmttr.io.json_files import read_model
 from sfmttr.sfm import colmap
 from sfmttr.sfm.colmap import Report
-from sfmttr.sfm.protocol import Facts, Job, Mapper, SfmPhase
+from sfmttr.sfm.protocol import Mapper, MatchStatistics, SfmJob, SfmPhase
 from sfmttr.utils.child_process import die_with_parent, take_stdout
 
 _IMPORT_MEMORY_BYTES = 4 * 2**30
 """For reading a given model, on top of a multiple of its size: damaged files ask for anything."""
 
 
-def run_rung(job: Job, report: Report) -> None:
-    """Features, matches and one model. Facts are written before mapping too: they serve when that fails."""
+def run_reconstruction(job: SfmJob, report: Report) -> None:
+    """Features, matches and one model. MatchStatistics are written before mapping too: they serve when that fails."""
     output, start = Path(job.output), time.monotonic()
     cpu_start = time.process_time()
     clock: dict[str, float] = {}
@@ -40,25 +40,25 @@ def run_rung(job: Job, report: Report) -> None:
     lap("features")
     pairs = colmap.match(job, report)
     lap("matching")
-    facts = replace(colmap.survey(job, pairs), seconds=clock, cpu_seconds=cpu)
-    facts.write(output)
+    statistics = replace(colmap.match_statistics(job, pairs), seconds=clock, cpu_seconds=cpu)
+    statistics.write(output)
     left_s = job.time_limit_s - (time.monotonic() - start)
-    if not facts.pairs_verified:
+    if not statistics.pairs_verified:
         models = []
-    elif job.recipe.mapper == Mapper.GLOBAL:
+    elif job.settings.mapper == Mapper.GLOBAL:
         models = colmap.map_global(job, report)
     else:
         models = colmap.map_incremental(job, left_s, report)
     if models:
-        model = colmap.polish(colmap.largest(models), job)
+        model = colmap.final_bundle_adjustment(colmap.largest(models), job)
         raw = colmap.colour(model, colmap.raw_model(model), job)
         model.write_binary(output)
         raw.write(output)
     lap("mapping")
-    replace(facts, model_sizes=tuple(model.num_reg_images() for model in models)).write(output)
+    replace(statistics, model_sizes=tuple(model.num_reg_images() for model in models)).write(output)
 
 
-def run_import(job: Job, report: Report) -> None:
+def run_import(job: SfmJob, report: Report) -> None:
     """Read a model in COLMAP's text or binary format and write it in binary."""
     report(SfmPhase.IMPORT, 0, 1)
     output = Path(job.output)
@@ -67,7 +67,7 @@ def run_import(job: Job, report: Report) -> None:
         model = colmap.read_model(job.model)
     except (ValueError, RuntimeError, IndexError, OSError, MemoryError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        Facts(error=f"the model in {job.model} cannot be read: {reason}").write(output)
+        MatchStatistics(error=f"the model in {job.model} cannot be read: {reason}").write(output)
         sys.exit(1)
     model.write_binary(output)
     colmap.raw_model(model).write(output)
@@ -93,9 +93,9 @@ def main(arguments: list[str]) -> None:
         with lock:
             events.write(json.dumps([stage, done, total]) + "\n")
 
-    job = read_model(Path(arguments[0]), Job)
-    colmap.prepare(job.seed)
-    {"rung": run_rung, "import": run_import}[job.task](job, report)
+    job = read_model(Path(arguments[0]), SfmJob)
+    colmap.configure_process(job.seed)
+    {"reconstruct": run_reconstruction, "import": run_import}[job.task](job, report)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from sfmttr.config import VideoConfig
 from sfmttr.errors import Cancelled, ClipError, ConfigError, RunFolderError
 from sfmttr.frames import hdr, images, selection, video
 from sfmttr.frames.loader import ClipKind, frame_set_from_folder, load_frames, probe
-from sfmttr.frames.timeline import stretches
+from sfmttr.frames.timeline import decode_segments
 from sfmttr.types import Frame, Progress
 
 CONFIG = VideoConfig()
@@ -300,15 +300,15 @@ def test_long_clip_is_not_decoded_whole(tmp_path: Path, out: Path, monkeypatch: 
     clip = write_video(tmp_path / f"a.{suffix}", [picture(i) for i in range(400)], gop=20)
     frames = load_frames(clip, replace(CONFIG, max_frames=4), out)
     assert len(frames) == 4
-    assert len(decoded) <= 4 * (video.COMPETITORS + 40)  # the margin of a seek, too
+    assert len(decoded) <= 4 * (video.CANDIDATES_PER_WINDOW + 40)  # the margin of a seek, too
     expected = picture(frames.numbers[2])
     assert np.abs(frames.read(2).rgb.astype(int) - expected).mean() < 12  # the number is right after seeking
 
 
 def test_seeks_only_over_long_gaps():
-    plan = stretches([0, 1, 2, 14, 90, 91], keyframes=[0, 12, 24, 84])
-    assert [(stretch.start, stretch.numbers) for stretch in plan] == [(0, (0, 1, 2)), (12, (14,)), (84, (90, 91))]
-    assert len(stretches(range(50), keyframes=range(0, 50, 5))) == 1
+    plan = decode_segments([0, 1, 2, 14, 90, 91], keyframes=[0, 12, 24, 84])
+    assert [(segment.start, segment.numbers) for segment in plan] == [(0, (0, 1, 2)), (12, (14,)), (84, (90, 91))]
+    assert len(decode_segments(range(50), keyframes=range(0, 50, 5))) == 1
 
 
 def test_windows_of_a_steady_clip_are_even():
@@ -319,9 +319,9 @@ def test_windows_of_a_steady_clip_are_even():
 
 
 def test_competitors_start_at_the_keyframe_nearest_the_middle():
-    assert selection.worth_reading(range(100, 200), [0, 110, 140, 195], 12) == range(140, 152)
-    assert selection.worth_reading(range(100, 200), [0], 12) == range(144, 156)
-    assert selection.worth_reading(range(5), [0], 12) == range(5)
+    assert selection.subsample_window(range(100, 200), [0, 110, 140, 195], 12) == range(140, 152)
+    assert selection.subsample_window(range(100, 200), [0], 12) == range(144, 156)
+    assert selection.subsample_window(range(5), [0], 12) == range(5)
 
 
 def test_frames_are_made_smaller_never_larger(clip: Path, out: Path):
@@ -342,9 +342,9 @@ def test_phone_videos_say_their_focal_length(clip: Path, out: Path, monkeypatch:
 @pytest.mark.parametrize(("transfer", "white"), [(hdr.ARIB_STD_B67_HLG, 0.75), (hdr.SMPTE2084_PQ, 0.58)])
 def test_high_dynamic_range_becomes_srgb(transfer: int, white: float):
     codes = np.array([0.0, white / 2, white, 1.0])
-    grey = np.repeat((codes * 65535).astype(np.uint16)[None, :, None], 3, axis=2)
-    srgb = hdr.srgb_from_hdr(grey, transfer).astype(int)
-    assert np.ptp(srgb, axis=2).max() <= 1  # grey stays grey
+    gray = np.repeat((codes * 65535).astype(np.uint16)[None, :, None], 3, axis=2)
+    srgb = hdr.srgb_from_hdr(gray, transfer).astype(int)
+    assert np.ptp(srgb, axis=2).max() <= 1  # gray stays gray
     levels = srgb[0, :, 1]
     assert levels[0] == 0
     assert 20 < levels[1] < 140

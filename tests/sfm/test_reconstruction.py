@@ -1,4 +1,4 @@
-"""Structure-from-motion: conversion, health, ladder, child process, import, cache."""
+"""Structure-from-motion: conversion, health, attempt_settings, child process, import, cache."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from sfmttr.sfm import cache, reconstruction
 from sfmttr.sfm import colmap as sfm_colmap
 from sfmttr.sfm import health as sfm_health
 from sfmttr.sfm import subprocess_runner as sfm_child
-from sfmttr.sfm.attempts import NO_MODEL, Rung
+from sfmttr.sfm.attempts import NO_MODEL, FoundModel
 from sfmttr.sfm.cache import match_images
 from sfmttr.sfm.health import HealthFigures, health_score
-from sfmttr.sfm.protocol import Facts, Job, Mapper, RawModel, Recipe, SfmPhase
-from sfmttr.sfm.retry_policy import RungResult, climb, ladder
+from sfmttr.sfm.protocol import Mapper, MatchStatistics, RawModel, SfmJob, SfmPhase, SfmSettings
+from sfmttr.sfm.retry_policy import AttemptResult, attempt_settings, run_attempts
 from sfmttr.sfm.sparse import camera_from_colmap, camera_to_colmap, largest_angles_deg, sparse_from_raw
 from sfmttr.sfm.split_half import halves_disagreement
 from sfmttr.types import Camera, FrameSet, NoModel, NoModelReason, Progress, SfmAttempt, SparseModel
@@ -290,7 +290,7 @@ def test_parts_that_agree_do_not_excuse_everything() -> None:
     ],
 )
 def test_parts_are_compared_only_when_they_could_turn_the_verdict(figures: HealthFigures, worth: bool) -> None:
-    assert sfm_health.halves_would_tell(figures) is worth
+    assert sfm_health.split_half_can_decide(figures) is worth
 
 
 def test_step_evenness() -> None:
@@ -316,15 +316,17 @@ def test_reason_and_advice_without_a_model(figures: tuple[float, int, float, flo
     assert sfm_health.NO_MODEL_ADVICE[reason]
 
 
-# -------------------------------------------------------------------------------------------------- ladder
+# -------------------------------------------------------------------------------------------------- attempt_settings
 
 
-def fake_rungs(registered: list[int], *, hopeless: int = -1) -> Callable[[Recipe, float], RungResult[str]]:
-    def run(recipe: Recipe, limit_s: float) -> RungResult[str]:
-        index = int(recipe.name)
+def fake_attempts(
+    registered: list[int], *, not_recoverable: int = -1
+) -> Callable[[SfmSettings, float], AttemptResult[str]]:
+    def run(settings: SfmSettings, limit_s: float) -> AttemptResult[str]:
+        index = int(settings.name)
         count = registered[index]
-        attempt = SfmAttempt(recipe.name, count, 10 * count, 1.0)
-        return RungResult(attempt, recipe.name if count else None, hopeless=index == hopeless)
+        attempt = SfmAttempt(settings.name, count, 10 * count, 1.0)
+        return AttemptResult(attempt, settings.name if count else None, not_recoverable=index == not_recoverable)
 
     return run
 
@@ -341,31 +343,38 @@ def fake_rungs(registered: list[int], *, hopeless: int = -1) -> Callable[[Recipe
     ],
 )
 def test_ladder_keeps_the_best(registered: list[int], best: str | None, tried: int) -> None:
-    rungs = [Recipe(str(i)) for i in range(len(registered))]
-    found = climb(rungs, fake_rungs(registered), total=100, time_left_s=lambda: 1.0)
+    planned = [SfmSettings(str(i)) for i in range(len(registered))]
+    found = run_attempts(planned, fake_attempts(registered), total=100, time_left_s=lambda: 1.0)
     assert len(found.attempts) == tried
     assert (found.best.model if found.best else None) == best
 
 
 def test_ladder_ends_when_the_time_is_up() -> None:
     left = iter([5.0, 0.0])
-    found = climb([Recipe("0"), Recipe("1")], fake_rungs([50, 100]), total=100, time_left_s=lambda: next(left))
+    found = run_attempts(
+        [SfmSettings("0"), SfmSettings("1")], fake_attempts([50, 100]), total=100, time_left_s=lambda: next(left)
+    )
     assert len(found.attempts) == 1
     assert found.best is not None
 
 
 def test_ladder_ends_when_nothing_can_help() -> None:
-    found = climb([Recipe("0"), Recipe("1")], fake_rungs([0, 100], hopeless=0), total=100, time_left_s=lambda: 1.0)
+    found = run_attempts(
+        [SfmSettings("0"), SfmSettings("1")],
+        fake_attempts([0, 100], not_recoverable=0),
+        total=100,
+        time_left_s=lambda: 1.0,
+    )
     assert [attempt.rung for attempt in found.attempts] == ["0"]
 
 
 def test_rungs_of_clips_and_photo_sets(tmp_path: Path) -> None:
     clip = frame_set(tmp_path, [f"{i}.png" for i in range(40)], (48, 64))
-    assert ladder(clip, SfmConfig())[0].overlap == SfmConfig().overlap
-    assert ladder(clip, SfmConfig())[-1].mapper == Mapper.GLOBAL
+    assert attempt_settings(clip, SfmConfig())[0].overlap == SfmConfig().overlap
+    assert attempt_settings(clip, SfmConfig())[-1].mapper == Mapper.GLOBAL
     photos = replace(clip, from_video=False)
-    assert ladder(photos, SfmConfig(exhaustive_up_to=40))[0].overlap == 0
-    assert ladder(photos, SfmConfig())[0].overlap == 2 * SfmConfig().overlap
+    assert attempt_settings(photos, SfmConfig(exhaustive_up_to=40))[0].overlap == 0
+    assert attempt_settings(photos, SfmConfig())[0].overlap == 2 * SfmConfig().overlap
 
 
 def test_the_largest_model_wins() -> None:
@@ -469,7 +478,9 @@ def test_native_abort_is_a_result(misbehave: Callable[[str], None], tmp_path: Pa
     assert "crashed" in result.advice
     assert "signal 6" in result.attempts[0].note
     assert "chatter" in result.attempts[0].note
-    assert len(result.attempts) == len(ladder(clip(tmp_path), SfmConfig()))  # one bad rung does not end the climb
+    assert len(result.attempts) == len(
+        attempt_settings(clip(tmp_path), SfmConfig())
+    )  # one bad rung does not end the run_attempts
     assert "chatter" not in "".join(capfd.readouterr())
 
 
@@ -496,10 +507,10 @@ def test_child_ends_when_its_parent_dies(tmp_path: Path) -> None:
     parent = textwrap.dedent(f"""
         import sys, pathlib
         from sfmttr.sfm import subprocess_runner as sfm_child
-        from sfmttr.sfm.protocol import Job
+        from sfmttr.sfm.protocol import SfmJob
         sfm_child.worker_command = lambda job: [sys.executable, "-c", {child!r}]
         folder = pathlib.Path({str(tmp_path)!r})
-        sfm_child.run_job(Job("rung", str(folder / "out")), folder, lambda progress: None, 60)
+        sfm_child.run_job(SfmJob("reconstruct", str(folder / "out")), folder, lambda progress: None, 60)
     """)
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT)
     try:
@@ -513,12 +524,22 @@ def test_child_ends_when_its_parent_dies(tmp_path: Path) -> None:
 
 
 def test_job_and_facts_survive_json(tmp_path: Path) -> None:
-    job = Job("rung", "out", files=("a.png",), camera_params=(1.0, 2.0), recipe=Recipe("x", mapper=Mapper.GLOBAL))
+    job = SfmJob(
+        "reconstruct",
+        "out",
+        files=("a.png",),
+        camera_params=(1.0, 2.0),
+        settings=SfmSettings("x", mapper=Mapper.GLOBAL),
+    )
     write_json(tmp_path / "job.json", job)
-    assert read_model(tmp_path / "job.json", Job) == job
-    facts = Facts(seconds={"features": 1.0}, median_features=3.0, degenerate_ratio=0.5, model_sizes=(2, 77))
-    facts.write(tmp_path)
-    assert replace(Facts.read(tmp_path), displacement_ratio=0.0) == replace(facts, displacement_ratio=0.0)
+    assert read_model(tmp_path / "job.json", SfmJob) == job
+    statistics = MatchStatistics(
+        seconds={"features": 1.0}, median_features=3.0, degenerate_ratio=0.5, model_sizes=(2, 77)
+    )
+    statistics.write(tmp_path)
+    assert replace(MatchStatistics.read(tmp_path), displacement_ratio=0.0) == replace(
+        statistics, displacement_ratio=0.0
+    )
 
 
 # ------------------------------------------------------------------------------------------------- import
@@ -609,18 +630,20 @@ def test_halves_agree_up_to_scale(raw: RawModel) -> None:
 def parts(raw: RawModel, frames: FrameSet, tmp_path: Path) -> Callable[..., float]:
     """The disagreement of the parts of `raw` when each part's rung ends with one of the given results."""
 
-    def disagreement(*results: RungResult[Rung], left_s: float = 9.0) -> float:
+    def disagreement(*results: AttemptResult[FoundModel], left_s: float = 9.0) -> float:
         raw.write(tmp_path)
         endings = iter(results)
-        tries = SimpleNamespace(time_left_s=lambda: left_s, run=lambda recipe, limit_s, subset: next(endings))
-        return reconstruction._disagreement_of_halves(frames, tries, Recipe(), Rung(tmp_path, Facts()))  # type: ignore[arg-type]
+        runner = SimpleNamespace(time_left_s=lambda: left_s, run=lambda settings, limit_s, subset: next(endings))
+        return reconstruction._split_half_disagreement(
+            frames, runner, SfmSettings(), FoundModel(tmp_path, MatchStatistics())
+        )  # type: ignore[arg-type]
 
     return disagreement
 
 
-def ending(registered: int, folder: Path | None, note: str = "") -> RungResult[Rung]:
+def ending(registered: int, folder: Path | None, note: str = "") -> AttemptResult[FoundModel]:
     attempt = SfmAttempt("part", registered, 100, 1.0, note)
-    return RungResult(attempt, None if folder is None else Rung(folder, Facts()))
+    return AttemptResult(attempt, None if folder is None else FoundModel(folder, MatchStatistics()))
 
 
 def test_parts_that_agree(parts: Callable[..., float], tmp_path: Path) -> None:
@@ -681,8 +704,8 @@ def pair_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pair_job(database: Path, count: int) -> Job:
-    return Job("rung", "", files=PAIR_NAMES, database=str(database), recipe=Recipe(first_pairs=count))
+def pair_job(database: Path, count: int) -> SfmJob:
+    return SfmJob("reconstruct", "", files=PAIR_NAMES, database=str(database), settings=SfmSettings(first_pairs=count))
 
 
 def test_the_first_pair_sees_much_under_a_wide_angle(pair_database: Path) -> None:
@@ -710,8 +733,8 @@ def test_mapping_starts_again_from_another_pair(
         return [SimpleNamespace(num_reg_images=lambda: size, num_points3D=lambda: 0)] if size else []
 
     monkeypatch.setattr(sfm_colmap, "first_pairs", lambda job, names: pairs)
-    monkeypatch.setattr(sfm_colmap, "_grow", grow)
-    job = Job("rung", str(tmp_path), files=tuple("abcde"))
+    monkeypatch.setattr(sfm_colmap, "_run_incremental_mapper", grow)
+    job = SfmJob("reconstruct", str(tmp_path), files=tuple("abcde"))
     models = sfm_colmap.map_incremental(job, 60.0, lambda *_: None)
     assert seen == pairs[:tried]
     assert [model.num_reg_images() for model in models] == [size for size in sizes[:tried] if size]
@@ -784,8 +807,8 @@ def test_points_have_the_mean_colour_of_their_pixels(layers: FrameSet, layered: 
 def test_in_doubt_the_parts_are_compared_and_reported(
     layers: FrameSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sfm_health, "halves_would_tell", lambda figures: True)
-    monkeypatch.setattr(reconstruction, "_MIN_PART", 4)
+    monkeypatch.setattr(sfm_health, "split_half_can_decide", lambda figures: True)
+    monkeypatch.setattr(reconstruction, "_MIN_PART_FRAMES", 4)
     model = reconstruction.reconstruct(layers, LAYERS_CONFIG, tmp_path / "out")
     assert isinstance(model, SparseModel)
     assert model.health.halves_disagreement is not None

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sfmttr.sfm import colmap
-from sfmttr.sfm.protocol import Extractor, Job, Recipe
+from sfmttr.sfm.protocol import Extractor, SfmJob, SfmSettings
 from sfmttr.sfm.sift import sift
 
 HW = 240, 320
@@ -97,24 +97,24 @@ def test_nothing_to_see_is_no_feature(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path, noise: np.ndarray) -> Job:
+def job(tmp_path: Path, noise: np.ndarray) -> SfmJob:
     files = tuple(f"{i}.png" for i in range(4))
     for i, file in enumerate(files):
         saved(tmp_path, file, np.roll(noise, 3 * i, axis=1))
-    return Job(
-        "rung",
+    return SfmJob(
+        "reconstruct",
         output=str(tmp_path),
         images=str(tmp_path),
         files=files,
         database=str(tmp_path / "features.db"),
         camera_params=(300.0, 160.0, 120.0, 0.0),
-        recipe=Recipe(max_features=300),
+        settings=SfmSettings(max_features=300),
         threads=2,
     )
 
 
-def test_database_is_as_colmap_s_own_but_for_the_features(job: Job) -> None:
-    theirs = replace(job, database=job.database + ".colmap", recipe=replace(job.recipe, extractor=Extractor.COLMAP))
+def test_database_is_as_colmap_s_own_but_for_the_features(job: SfmJob) -> None:
+    theirs = replace(job, database=job.database + ".colmap", settings=replace(job.settings, extractor=Extractor.COLMAP))
     told: list[tuple[str, int, int]] = []
     for each in (job, theirs):
         colmap.extract(each, lambda *progress: told.append(progress))
@@ -134,7 +134,7 @@ def test_database_is_as_colmap_s_own_but_for_the_features(job: Job) -> None:
         assert counts == [(1, 1, 4, 4)] * 2
 
 
-def test_without_a_focal_length_the_camera_is_the_library_s_guess(job: Job) -> None:
+def test_without_a_focal_length_the_camera_is_the_library_s_guess(job: SfmJob) -> None:
     colmap.extract(replace(job, camera_params=()), lambda *_: None)
     with closing(pycolmap.Database.open(job.database)) as database:
         (camera,) = database.read_all_cameras()
@@ -142,7 +142,7 @@ def test_without_a_focal_length_the_camera_is_the_library_s_guess(job: Job) -> N
     assert not camera.has_prior_focal_length
 
 
-def test_what_is_there_is_not_searched_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_not_searched_again(job: SfmJob, monkeypatch: pytest.MonkeyPatch) -> None:
     colmap.extract(replace(job, files=job.files[:2]), lambda *_: None)
     asked: list[str] = []
     monkeypatch.setattr(colmap, "sift", lambda path, *rest: asked.append(path.name) or sift(path, *rest))
@@ -154,7 +154,7 @@ def test_what_is_there_is_not_searched_again(job: Job, monkeypatch: pytest.Monke
         assert (database.num_images(), database.num_cameras()) == (4, 1)
 
 
-def test_shifted_pictures_match_where_they_show_the_same(job: Job) -> None:
+def test_shifted_pictures_match_where_they_show_the_same(job: SfmJob) -> None:
     """The library's matcher takes our features for what they are."""
     colmap.extract(job, lambda *_: None)
     colmap.match(job, lambda *_: None)
