@@ -21,8 +21,8 @@ from PIL import Image
 
 from sfmttr.config import SfmConfig
 from sfmttr.sfm.protocol import Extractor, Mapper, SfmSettings
-from sfmttr.sfm.reconstruction import SingleAttempt, run_one_attempt
 from sfmttr.sfm.retry_policy import attempt_settings
+from sfmttr.sfm.single_attempt import SingleAttempt, run_one_attempt
 from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet
 

@@ -23,8 +23,8 @@ from benchmarks.sfm import CLIPS as REAL
 from benchmarks.sfm import frame_set
 from sfmttr.config import SfmConfig
 from sfmttr.sfm.health import POOR, HealthFigures, health_score, split_half_can_decide
-from sfmttr.sfm.reconstruction import run_one_attempt
 from sfmttr.sfm.retry_policy import attempt_settings, is_sequential
+from sfmttr.sfm.single_attempt import run_one_attempt
 from sfmttr.sfm.sparse import Sparse
 from sfmttr.types import FrameSet, SfmHealth
 from tools import synthetic
@@ -75,7 +75,7 @@ def measure(name: str, config: SfmConfig) -> dict[str, object]:
         clip = RENDERED[name]() if name in RENDERED else None
         frames = _stretch(name) if clip is None else synthetic.write_frames(clip, Path(temporary) / "frames")
         sequence = is_sequential(frames, config)
-        trial = run_one_attempt(frames, config, attempt_settings(frames, config)[0], halves=sequence)
+        trial = run_one_attempt(frames, config, attempt_settings(frames, config)[0], split_half=sequence)
     row: dict[str, object] = {"clip": name, "may teach": name in MAY_TEACH}
     if trial.sparse is None or trial.health is None:
         return row | {"registered": 0, "total": len(frames)}
@@ -95,7 +95,7 @@ def measure(name: str, config: SfmConfig) -> dict[str, object]:
         "asked": sequence and split_half_can_decide(cheap),
         "error": float("nan") if clip is None else depth_error(trial.sparse, clip),
         "seconds": trial.attempt.seconds,
-        "parts s": trial.halves_s,
+        "parts s": trial.split_half_s,
     }
 
 

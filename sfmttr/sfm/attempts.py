@@ -1,4 +1,4 @@
-"""Rungs of the attempt_settings, each run in a child process, in one workspace with the features and matches they share."""
+"""Attempts at a reconstruction, each in a worker process, in one workspace with shared features and matches."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sfmttr.types import FrameSet, NoModelReason, OnProgress, Progress, SfmAttem
 
 STAGE = "sfm"
 NO_MODEL = "no model found"
+# A camera that turns on the spot can give a model with a handful of points; its poses mean nothing.
 _FEWEST_POINTS = 50
-"""Cameras that are held together by fewer are nowhere: a camera that turns in place can come to that."""
 _GRACE_SHARE = 0.05
-"""The child hands over what it has this share of the time before it is killed (at least `_MIN_GRACE_S`)."""
+"""Share of the time limit that the worker keeps for handing over its model (at least `_MIN_GRACE_S`)."""
 _MIN_GRACE_S = 3.0
 _NOT_RECOVERABLE = (NoModelReason.TEXTURELESS, NoModelReason.STATIC, NoModelReason.ROTATION)
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """What is kept of a rung that gave a model."""
+    """Folder and statistics of an attempt that found a model."""
 
     folder: Path
     statistics: MatchStatistics
 
 
 class AttemptRunner:
-    """Runs planned in one workspace, where features and matches stay from rung to rung."""
+    """Runs attempts in one workspace, which keeps features and matches between them."""
 
     def __init__(
         self, frames: FrameSet, config: SfmConfig, workspace: Path, on_progress: OnProgress, start: float
@@ -43,14 +43,14 @@ class AttemptRunner:
         self._deadline = start + config.time_limit_s
         self.statistics = MatchStatistics()
         self.timed_out = False
-        """Whether some rung ended because the time was up, with a part of a model or none."""
+        """Some attempt ran out of time, with part of a model or none."""
         self._failure = ""
 
     def time_left_s(self) -> float:
         return self._deadline - time.monotonic()
 
     def run(self, settings: SfmSettings, limit_s: float, subset: tuple[str, ...] = ()) -> AttemptResult[FoundModel]:
-        """One rung in one child process."""
+        """Make one attempt in a worker process, at most `limit_s` seconds; `subset`: map only these files."""
         output = self._workspace / settings.name.replace(" ", "_")
         job = self._job(settings, output, limit_s, subset)
         start = time.monotonic()
@@ -58,7 +58,7 @@ class AttemptRunner:
         seconds = time.monotonic() - start
         self._record(outcome)
         if not outcome.ok and not outcome.timed_out:
-            _discard(Path(job.database))  # what a crash has left of it may crash the next rung as well
+            _discard(Path(job.database))  # what a crash left in it may crash the next attempt too
         note = outcome.failure
         if outcome.timed_out or seconds >= job.time_limit_s:
             self.timed_out, note = True, "out of time"
@@ -70,7 +70,7 @@ class AttemptRunner:
         return AttemptResult(attempt, FoundModel(output, outcome.statistics))
 
     def no_model_reason(self, found: AttemptLog[FoundModel]) -> tuple[NoModelReason, str]:
-        """Why there is no model, and advice in one or two sentences."""
+        """Return why there is no model, and advice in one or two sentences."""
         if self.timed_out:
             limit = f"Structure-from-motion ran out of its {self._config.time_limit_s:.0f} seconds"
             return NoModelReason.OUT_OF_TIME, f"{limit}: use fewer or smaller frames, or allow more time."
@@ -80,7 +80,7 @@ class AttemptRunner:
         advice = health.NO_MODEL_ADVICE[reason]
         registered = found.best.attempt.registered if found.best else 0
         if registered:
-            advice = f"Only {registered} of {len(self._frames)} frames found their place. {advice}"
+            advice = f"Only {registered} of {len(self._frames)} frames could be registered. {advice}"
         return reason, advice
 
     def _job(self, settings: SfmSettings, output: Path, limit_s: float, subset: tuple[str, ...]) -> SfmJob:
@@ -96,7 +96,7 @@ class AttemptRunner:
             images=str(frames.folder.resolve()),
             files=frames.files,
             subset=subset,
-            # Rungs with the same features share a database.
+            # Attempts with the same features share a database.
             database=str(self._workspace / f"{settings.features}.db"),
             camera_model=camera_model,
             camera_params=params,
@@ -113,12 +113,12 @@ class AttemptRunner:
         self._failure = outcome.failure
 
     def _is_not_recoverable(self, statistics: MatchStatistics) -> bool:
-        """Whether the clip itself rules a model out: then the other planned are a waste of the user's time."""
+        """Return whether the clip itself rules a model out, so that other attempts would waste time."""
         return bool(statistics.pairs_tried) and _reason(statistics) in _NOT_RECOVERABLE
 
 
 def _reason(statistics: MatchStatistics) -> NoModelReason:
-    """Why frames with these features and matches give no model."""
+    """Return why frames with these features and matches give no model."""
     return health.no_model_reason(
         statistics.median_features,
         statistics.pairs_verified,
@@ -128,7 +128,7 @@ def _reason(statistics: MatchStatistics) -> NoModelReason:
 
 
 def _focal_px(frames: FrameSet, settings: SfmSettings) -> float | None:
-    """What the files say of themselves, else the settings's guess."""
+    """Return the focal length from the files' metadata, else the prior of the settings."""
     if frames.focal_prior_px is not None or settings.focal_guess is None:
         return frames.focal_prior_px
     return settings.focal_guess * max(frames.hw)

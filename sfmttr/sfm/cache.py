@@ -1,4 +1,4 @@
-"""A reconstruction on disk: COLMAP's binary files, its arrays, a card in JSON. Folders appear whole or not at all."""
+"""Reconstructions on disk: COLMAP's binary files, arrays, and a health card in JSON. Folders are written atomically."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from sfmttr.types import FrameSet, SfmAttempt, SfmHealth, SparseModel
 _log = logging.getLogger(__name__)
 CARD_FILE = "sfm.json"
 MAX_CACHED = 100
-"""In the cache, at most: each takes some megabytes."""
+"""Maximum number of cached reconstructions of some megabytes each."""
 _CACHED = re.compile(
     rf"({re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{8}}-)?[0-9a-f]{{32}}"
     r"|\.[0-9a-f]{32}\.[0-9a-f]{32}\.(new|old)"  # temporary names of version 0.1
 )
-"""A reconstruction, or what a killed process left of one."""
+"""Names of cached reconstructions, and of what a killed process left behind."""
 _FORMAT = 3
-"""Counted up when what is stored changes its meaning: older caches are then not used."""
+"""Version of the stored format; caches of other versions are not used."""
 _MODEL_FILES = ("cameras", "images", "points3D")
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the arrays do not hold."""
+    """Health card and attempts, which the arrays do not contain."""
 
     health: SfmHealth
     rung: str
@@ -58,14 +58,14 @@ def _is_whole(folder: Path) -> bool:
 
 
 def publish(source: Path, folder: Path, model: SparseModel) -> None:
-    """Copy a finished rung and the card of its model to `folder`, in one step, replacing what was there."""
+    """Copy a finished attempt and its card to `folder` atomically, replacing what was there."""
     card = Card(model.health, model.rung, model.attempts, model.seconds)
     write_json(source / CARD_FILE, card, indent=1, sort_keys=True)
     _copy_folder(source, folder)
 
 
 def read_card(folder: Path) -> Card:
-    """The card that `publish` wrote. Raises `ReconstructionError`."""
+    """Return the card that `publish` wrote. Raises `ReconstructionError`."""
     if not _is_whole(folder):
         raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
     try:
@@ -75,9 +75,9 @@ def read_card(folder: Path) -> Card:
 
 
 def cache_key(frames: FrameSet, config: SfmConfig, planned: Sequence[SfmSettings]) -> str:
-    """A name for this reconstruction, from the pixels and everything that shapes the result.
+    """Return a hash of the pixels and of all settings that shape the result.
 
-    Frame names and times are in it as well: they do not change the model, but what is read from it.
+    It includes frame names and times: they do not change the model, but what is derived from it.
     """
     settings = asdict(config)
     del settings["model_folder"]
@@ -94,32 +94,36 @@ def cache_key(frames: FrameSet, config: SfmConfig, planned: Sequence[SfmSettings
 
 
 def restore(cached: Path, folder: Path) -> bool:
-    """Copy a cached reconstruction to `folder`; False when there is none, or none that can be read."""
+    """Copy a cached reconstruction to `folder`; return False when there is none that can be read."""
     if not _is_whole(cached):
         return False
     try:
-        os.utime(cached)  # it is of use: `sweep` takes others first
+        os.utime(cached)  # marks it as used: `sweep` deletes others first
         _copy_folder(cached, folder)
     except (OSError, RunFolderError) as error:
-        _log.warning("a kept reconstruction cannot be used (%s); it is made anew", error)
+        _log.warning("a cached reconstruction cannot be used (%s); it is made anew", error)
         return False
     return True
 
 
 def keep(folder: Path, cached: Path) -> None:
-    """Copy a reconstruction into the cache, which then holds no more than `MAX_CACHED`. Does without where that cannot be:
-    a full disk, or one that may not be written, is no reason to lose what was computed."""
+    """Copy a reconstruction into the cache and delete old entries beyond `MAX_CACHED`.
+
+    Failure is logged, not raised: a full or read-only disk is no reason to lose the result.
+    """
     try:
         if not _is_whole(cached):
             _copy_folder(folder, cached)
         sweep(cached.parent, most=MAX_CACHED)
     except (OSError, RunFolderError) as error:
-        _log.warning("the reconstruction cannot be kept for another run (%s)", error)
+        _log.warning("the reconstruction cannot be kept in the cache (%s)", error)
 
 
 def sweep(cache: Path, keep_s: float = math.inf, most: float = math.inf) -> int:
-    """Delete cached reconstructions that were not used for `keep_s`, and of the others all but the `most` used last;
-    give how many went."""
+    """Delete cached reconstructions unused for `keep_s` seconds, and all but the `most` last used ones.
+
+    Return the number of deleted entries.
+    """
     if not cache.is_dir():
         return 0
     now, aged = time.time(), []
@@ -134,7 +138,7 @@ def sweep(cache: Path, keep_s: float = math.inf, most: float = math.inf) -> int:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy the files of `source` so that `target` is complete at any moment that it exists."""
+    """Copy the files of `source` to `target` atomically."""
     with atomic_folder(target, sync=False) as part:
         for file in source.iterdir():
             if file.is_file() and not file.name.startswith(TEMPORARY_PREFIX):
@@ -145,12 +149,12 @@ def _copy_folder(source: Path, target: Path) -> None:
 
 
 def find_model(folder: Path) -> Path:
-    """The folder with the model's files: `folder` itself or where COLMAP and its users put them below it."""
+    """Return the folder with the model's files: `folder` itself, or `0`, `sparse`, `sparse/0` in it."""
     return _model_files(folder)[0].parent
 
 
 def _model_files(folder: Path) -> list[Path]:
-    """Cameras, images and points, all in one form. Raises `ReconstructionError` when there are none."""
+    """Return the files of cameras, images and points in one format. Raises `ReconstructionError`."""
     for candidate in (folder, folder / "0", folder / "sparse", folder / "sparse" / "0"):
         for suffix in (".bin", ".txt"):
             paths = [candidate / f"{name}{suffix}" for name in _MODEL_FILES]
@@ -162,13 +166,13 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def identity(folder: Path) -> list[tuple[str, int, int]]:
-    """What a given model is known by between runs: path, size and time of change of its files."""
+    """Return path, size and modification time (ns) of each file of a given model."""
     paths = [path.resolve() for path in _model_files(folder)]
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def match_images(raw: RawModel, frames: FrameSet) -> np.ndarray:
-    """The frame of each image of the model (V,), -1 for none: by file name, else by stem, else by number.
+    """Return the frame of each image of the model (V,), -1 for none: by file name, stem, or number.
 
     Raises `ReconstructionError` when nothing matches, or when two images would be the same frame.
     """
@@ -179,7 +183,7 @@ def match_images(raw: RawModel, frames: FrameSet) -> np.ndarray:
         ([path.stem for path in paths], [Path(file).stem for file in frames.files]),
         ([_number(path.stem) for path in paths], frames.numbers),
     )
-    # One way for all images: mixing them could put two images on one frame.
+    # One criterion for all images: mixing them could match two images to one frame.
     matched = max((_match(keys, targets) for keys, targets in ways), key=lambda found: int((found >= 0).sum()))
     used = matched[matched >= 0]
     if len(used) == 0:

@@ -1,6 +1,6 @@
-"""What parent and child of structure-from-motion say to each other: a job as JSON, arrays as npz, statistics as JSON.
+"""Messages between the parent process and the SfM worker: the job and its statistics as JSON, the model as npz.
 
-Imports neither pycolmap nor torch: both sides read it.
+Imports neither pycolmap nor torch, because both processes import it.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from sfmttr.io.json_files import read_model, write_json
 from sfmttr.types import HW
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
-RAW_FILE, FACTS_FILE = "observations.npz", "statistics.json"
+RAW_FILE, STATISTICS_FILE = "observations.npz", "facts.json"
 FIRST_ATTEMPT = "standard"
-"""The rung that is tried first."""
+"""Name of the first attempt."""
 
 
 class SfmPhase(StrEnum):
-    """Part of a reconstruction, in the order in which they follow each other."""
+    """Phase of an attempt, in the order in which they follow each other."""
 
     START = "start"
     FEATURES = "features"
     MATCHING = "matching"
     MAPPING = "mapping"
-    """Poses and points are found; most of it runs on one core."""
+    """Estimation of poses and points; runs mostly on one core."""
     IMPORT = "import"
-    """A given model is read instead."""
+    """Reading of a given model."""
 
 
 class Extractor(StrEnum):
-    """What finds features."""
+    """Feature extractor."""
 
     OPENCV = "opencv"
     COLMAP = "colmap"
 
 
 class Mapper(StrEnum):
-    """How poses and points are found from the matches."""
+    """COLMAP mapper."""
 
     INCREMENTAL = "incremental"
     GLOBAL = "global"
@@ -50,69 +50,75 @@ class Mapper(StrEnum):
 
 @dataclass(frozen=True)
 class SfmSettings:
-    """Everything that one rung of the attempt_settings sets; two settings with equal features share one database."""
+    """All settings of one attempt. Attempts with the same `features` share one database.
+
+    The field names are part of the cache key (`cache.cache_key`).
+    """
 
     name: str = FIRST_ATTEMPT
     extractor: Extractor = Extractor.OPENCV
     long_side: int = SfmConfig.long_side
     max_features: int = SfmConfig.max_features
     contrast: float = SfmConfig.contrast
-    """Least contrast of a feature, times the three levels of an octave, as OpenCV counts; 1 is white beside black."""
+    """Minimum contrast of a feature in OpenCV's units: times the three levels of an octave; 1 is white beside black."""
     overlap: int = SfmConfig.overlap
-    """Which neighbours images are matched with (`colmap.image_pairs`); 0: every image with every other."""
+    """Pairs of images that are matched (`database.image_pairs`); 0: exhaustive."""
     guided_matching: bool = False
+    # COLMAP's default of 100 finds as many inliers, and matching takes a sixth longer.
     least_trials: int = 30
-    """Of a pair's RANSAC, where matches are so good that fewer would do. The library's 100 find as many inliers, and
-    matching takes a sixth longer."""
+    """Minimum RANSAC trials of two-view geometry."""
     mapper: Mapper = Mapper.INCREMENTAL
     every: int = 1
-    """Map every n-th frame first, then add the others to that model."""
+    """Map every n-th frame first, then register the others in that model."""
+    # A prior makes COLMAP verify pairs as those of a calibrated camera, which is faster and gives poses. Bundle
+    # adjustment refines it, so it need not be close.
     focal_guess: float | None = 0.75
-    """Focal length over the long side where nothing is known of the camera: a phone's main lens. It is refined, and
-    need not be near; but pairs are then verified as those of a calibrated camera, which is quicker and gives poses.
-    None: the library's own guess (1.2), which it does not rely on itself."""
+    """Prior focal length over the long side when nothing is known of the camera (a phone's main lens). None: COLMAP's
+    own guess of 1.2, without the prior flag."""
     first_pairs: int = 6
-    """Pairs of images that mapping is started from until one leads to most of the images, best first (see
-    `colmap.first_pairs`); 0: the library searches for one, by the three settings below."""
+    """Maximum number of initial image pairs to try, best first (`mapping.initial_pairs`), until a model has most of the
+    images; 0: COLMAP searches for an initial pair by the three settings below."""
     max_forward_motion: float = 1.0
-    """Largest share of forward motion in the first pair; 1 allows a camera that drives straight ahead."""
+    """Maximum share of forward motion in the initial pair; 1 allows a camera that drives straight ahead."""
     min_first_angle_deg: float = 4.0
-    """Smallest triangulation angle of the first pair; halved where no such pair is found."""
+    """Minimum triangulation angle of the initial pair; halved when no such pair is found."""
+    # COLMAP's default of 200 takes longer than mapping itself when only neighbors are matched.
     first_pair_trials: int = 3
-    """Attempts at each angle. The library's 200 cost longer than the mapping where neighbours are matched only."""
+    """Trials of initialization at each angle."""
     ba_ratio: float = 1.7
-    """The whole model is adjusted each time it has grown by this factor."""
+    """Growth of the model that triggers a global bundle adjustment."""
     ba_refinements: int = 1
     ba_iterations: int = 20
-    """Of one adjustment of the whole model; -1: the library's 50."""
+    """Iterations of a global bundle adjustment; -1: COLMAP's default of 50."""
+    # COLMAP's default of 25 gains nothing that the final bundle adjustment does not.
     local_ba_iterations: int = 4
-    """Of the adjustment around each new frame; the library's 25 buys nothing here that the last one does not."""
+    """Iterations of the local bundle adjustment around each new image."""
     polish_iterations: int = 10
-    """Of the last adjustment, which has a robust loss; 0: none."""
+    """Iterations of the final bundle adjustment, which has a robust loss; 0: none."""
     max_error_px: float = 4.0
-    """Observations further off than this are dropped."""
+    """Maximum reprojection error of an observation."""
     retriangulate: bool = True
-    """Triangulate all points anew with the final poses: up to twice as many, and a better focal length, in a second."""
+    """Triangulate all points again with the final poses: up to twice as many points, and a better focal length."""
 
     @property
     def features(self) -> str:
-        """A name of the settings that features depend on: settings of the same name share a database."""
+        """Name of the feature settings; attempts with the same name share a database."""
         return f"{self.extractor}_{self.long_side}_{self.max_features}_{self.contrast}"
 
 
 @dataclass(frozen=True)
 class SfmJob:
-    """One task for the child process; paths as strings so that it is plain JSON."""
+    """One task of the worker; paths are strings, so that it is plain JSON."""
 
     task: str
-    """"reconstruct": features, matches and a model; "import": read a model that the user brought."""
+    """"reconstruct": features, matches and a model; "import": read a model that the user gives."""
     output: str
     """Folder for the model, its arrays and the statistics."""
     images: str = ""
     files: tuple[str, ...] = ()
-    """Image files in order: neighbours here are neighbours in matching."""
+    """Image files in order; neighbors here are neighbors in sequential matching."""
     subset: tuple[str, ...] = ()
-    """Map only these of them; empty: all."""
+    """Files to map; empty: all."""
     database: str = ""
     model: str = ""
     """Folder of the model to import."""
@@ -124,19 +130,19 @@ class SfmJob:
     seed: int = 0
     threads: int = -1
     time_limit_s: float = 900.0
-    """The child ends mapping by itself after this long and hands over what it has."""
+    """Time after which the worker stops mapping and hands over what it has."""
 
 
 @dataclass(frozen=True)
 class MatchStatistics:
-    """What the child saw on the way, whether or not there is a model."""
+    """Statistics of features, matches and mapping, with or without a model."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall-clock time by stage: features, matching, mapping."""
+    """Wall-clock time by phase: features, matching, mapping."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
-    """Processor time over all threads by stage: comparable on a machine that others share."""
+    """Processor time over all threads by phase, which is comparable on a shared machine."""
     median_features: float = float("nan")
-    """Median over the images."""
+    """Median number of features over the images."""
     pairs_tried: int = 0
     pairs_verified: int = 0
     degenerate_ratio: float = float("nan")
@@ -146,22 +152,22 @@ class MatchStatistics:
     model_sizes: tuple[int, ...] = ()
     """Registered images of every model that mapping found."""
     error: str = ""
-    """A message in plain words when the task failed in a known way."""
+    """One sentence when the task failed in a known way."""
 
     def write(self, folder: Path) -> None:
-        """Write the file atomically: the child may be killed at any moment."""
-        write_json(folder / FACTS_FILE, self, indent=1, sort_keys=True)
+        """Write the file atomically, because the worker may be killed at any moment."""
+        write_json(folder / STATISTICS_FILE, self, indent=1, sort_keys=True)
 
     @classmethod
     def read(cls, folder: Path) -> MatchStatistics:
-        """Return what `write` wrote, or an empty value when the child did not come that far."""
-        path = folder / FACTS_FILE
+        """Return what `write` wrote, or empty statistics when the worker did not get that far."""
+        path = folder / STATISTICS_FILE
         return read_model(path, cls) if path.exists() else cls()
 
 
 @dataclass(frozen=True)
 class RawModel:
-    """A COLMAP model as arrays, in the pixels of its own cameras; nothing filtered yet."""
+    """Unfiltered COLMAP model as arrays, in the pixels of its own cameras."""
 
     image_name: np.ndarray
     """(V,) str, registered images only."""
@@ -170,7 +176,7 @@ class RawModel:
     cam_from_world: np.ndarray
     """(V, 4, 4) float64."""
     camera_model: np.ndarray
-    """(C,) str, COLMAP's name of the model."""
+    """(C,) str, COLMAP's name of the camera model."""
     camera_params: np.ndarray
     """(C, 12) float64 in COLMAP's order, padded with nan."""
     camera_hw: np.ndarray
@@ -189,7 +195,7 @@ class RawModel:
     """(P, 3) uint8."""
 
     def write(self, folder: Path) -> None:
-        """Write the file in one step: the parent may end this process at any moment, and takes what is there."""
+        """Write the file atomically: the parent may kill this process at any moment and use what is there."""
         with atomic_file(folder / RAW_FILE) as part, part.open("wb") as file:
             np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
 

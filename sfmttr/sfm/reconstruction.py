@@ -1,33 +1,30 @@
-"""Structure-from-motion: frames to a sparse model. pycolmap runs in a child process (`_sfm.worker`) and only there.
+"""Structure-from-motion: frames to a `SparseModel` with its health.
 
-The parts: `_sfm.attempt_settings` says what is tried, `_sfm.child` runs one try, `_sfm.sparse` makes its result independent of
-the library, `_sfm.health` and `_sfm.halves` judge it, `_sfm.store` keeps it.
+pycolmap runs only in a worker process (`worker`). `retry_policy` decides what is attempted, `attempts` makes one
+attempt, `sparse` turns its result into values without pycolmap, `health_card`, `health` and `split_half` assess it,
+and `cache` keeps it.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError
 from sfmttr.sfm import cache, health
-from sfmttr.sfm.attempts import NO_MODEL, STAGE, AttemptRunner, FoundModel, progress_reporter
+from sfmttr.sfm.attempts import STAGE, AttemptRunner, FoundModel, progress_reporter
 from sfmttr.sfm.colmap_binary import check_binary_model
-from sfmttr.sfm.protocol import MatchStatistics, RawModel, SfmJob, SfmSettings
+from sfmttr.sfm.health_card import doubtful_figures, health_card, health_figures, read_sparse
+from sfmttr.sfm.protocol import MatchStatistics, SfmJob
 from sfmttr.sfm.retry_policy import AttemptLog, attempt_settings, is_sequential, run_attempts
-from sfmttr.sfm.sparse import Sparse, sparse_from_raw
-from sfmttr.sfm.split_half import halves_disagreement
+from sfmttr.sfm.split_half import map_halves
 from sfmttr.sfm.subprocess_runner import run_job
 from sfmttr.types import (
-    Camera,
     FrameSet,
     NoModel,
     NoModelReason,
@@ -35,13 +32,9 @@ from sfmttr.types import (
     Progress,
     ResultOrigin,
     SfmAttempt,
-    SfmHealth,
     SparseModel,
     ignore_progress,
 )
-
-_PART_SHARE, _MIN_PART_FRAMES, _MIN_REGISTERED_SHARE = 0.6, 5, 0.5
-"""Parts of the clip that are compared: share of the frames, fewest frames, share of them that must be registered."""
 
 
 def reconstruct(
@@ -51,12 +44,12 @@ def reconstruct(
     on_progress: OnProgress = ignore_progress,
     cache_folder: Path | None = None,
 ) -> SparseModel | NoModel:
-    """Find cameras and points of `frames` and write the model in COLMAP's binary format into `folder`.
+    """Estimate cameras and points of `frames` and write the model in COLMAP's binary format into `folder`.
 
-    `folder` appears complete or not at all, and replaces what was there. A `cache_folder` is looked in first. With
-    `config.model_folder` that model is imported instead. `on_progress` is called a few times a second and may raise
-    `Cancelled`, which ends the child within a second and leaves no files.
-    Raises `ReconstructionError` when structure-from-motion cannot run at all; finding nothing is a `NoModel`.
+    `folder` is written atomically and replaces what was there. A result in `cache_folder` is used if there is one. With
+    `config.model_folder`, that model is imported instead. `on_progress` is called a few times a second and may raise
+    `Cancelled`, which ends the worker within a second and leaves no files.
+    Raises `ReconstructionError` when structure-from-motion cannot run at all; finding no model returns a `NoModel`.
     """
     if config.model_folder is not None:
         return import_model(frames, config.model_folder, folder, config, on_progress)
@@ -82,10 +75,10 @@ def reconstruct(
             return NoModel(found.attempts, len(frames), reason, advice, time.monotonic() - start)
         best, name = found.best.model, found.best.attempt.rung
         settings = next(rung for rung in planned if rung.name == name)
-        halves = partial(_split_half_disagreement, frames, runner, settings, best)
-        model = _assemble(frames, config, best, name, found.attempts, start, folder, halves)
+        compare_halves = partial(map_halves, frames, runner, settings, best)
+        model = _assemble(frames, config, best, name, found.attempts, start, folder, compare_halves)
         cache.publish(best.folder, folder, model)
-    if cache_folder is not None and not runner.timed_out:  # another day the machine may have more time
+    if cache_folder is not None and not runner.timed_out:  # the machine may have more time next time
         cache.keep(folder, cache_folder / key)
     return model
 
@@ -97,7 +90,7 @@ def import_model(
     config: SfmConfig | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> SparseModel:
-    """Take a COLMAP model (text or binary) of these frames instead of a reconstruction; written into `folder`.
+    """Import a COLMAP model (text or binary) of these frames and write it into `folder`.
 
     Images are matched to frames by file name, by name without extension, or by number; cameras may be of another
     image size of the same aspect. Raises `ReconstructionError` when nothing matches or a camera model is unsupported.
@@ -118,164 +111,50 @@ def import_model(
 
 
 def load_model(frames: FrameSet, folder: Path) -> SparseModel:
-    """The model that `reconstruct` or `import_model` wrote into `folder`. Raises `ReconstructionError`."""
+    """Return the model that `reconstruct` or `import_model` wrote into `folder`. Raises `ReconstructionError`."""
     card = cache.read_card(folder)
-    sparse = _sparse(frames, folder)
+    sparse = read_sparse(frames, folder)
     return SparseModel(sparse.views, sparse.points, card.health, card.rung, card.attempts, card.seconds, folder)
 
 
 def model_identity(model_folder: Path) -> list[tuple[str, int, int]]:
-    """What the model in a folder, that `import_model` would take, is known by between runs: it changes when its files
-    do. Raises `ReconstructionError` when there is none."""
+    """Return path, size and modification time of the files that `import_model` would read, to notice changes.
+
+    Raises `ReconstructionError` when there are none.
+    """
     return cache.identity(model_folder)
 
 
 def sweep_cache(cache_folder: Path, keep_s: float) -> int:
-    """Delete reconstructions in `cache_folder` that were not used for so long; give how many went."""
+    """Delete cached reconstructions that were not used for `keep_s` seconds; return how many."""
     return cache.sweep(cache_folder, keep_s)
-
-
-@dataclass(frozen=True)
-class SingleAttempt:
-    """One settings, run once (for benchmarks)."""
-
-    attempt: SfmAttempt
-    statistics: MatchStatistics
-    sparse: Sparse | None
-    health: SfmHealth | None
-    halves_s: float = 0.0
-    """Time that the halves took."""
-
-
-def run_one_attempt(
-    frames: FrameSet,
-    config: SfmConfig,
-    settings: SfmSettings,
-    on_progress: OnProgress = ignore_progress,
-    *,
-    halves: bool = False,
-) -> SingleAttempt:
-    """Run one settings without the attempt_settings, and keep nothing on disk. With `halves` they are always compared."""
-    with tempfile.TemporaryDirectory(prefix="sfmttr-sfm-", ignore_cleanup_errors=True) as temporary:
-        runner = AttemptRunner(frames, config, Path(temporary), on_progress, time.monotonic())
-        result = runner.run(settings, config.time_limit_s)
-        if result.model is None:
-            return SingleAttempt(result.attempt, runner.statistics, None, None)
-        sparse = _sparse(frames, result.model.folder)
-        start = time.monotonic()
-        disagreement = _split_half_disagreement(frames, runner, settings, result.model) if halves else float("nan")
-        seconds = time.monotonic() - start
-        figures = replace(_figures(frames, sparse, result.model.statistics), halves_disagreement=disagreement)
-        given, ordered = config.intrinsics is not None, is_sequential(frames, config)
-        card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
-        return SingleAttempt(result.attempt, result.model.statistics, sparse, card, seconds)
-
-
-def _split_half_disagreement(frames: FrameSet, runner: AttemptRunner, settings: SfmSettings, rung: FoundModel) -> float:
-    """How much depths from the first 60 % of the registered frames differ from those of the last 60 % (see `halves`).
-
-    1 when a part alone finds no model, or one of so few of its frames that nothing can be compared; nan when there was
-    no time, or too little to compare. Features and matches are there already: it costs two mappings of fewer frames.
-    """
-    whole = RawModel.read(rung.folder)
-    names = {str(name) for name in whole.image_name}
-    registered = tuple(file for file in frames.files if file in names)
-    length = round(_PART_SHARE * len(registered))
-    models, lost = [], False
-    for name, subset in (("earlier part", registered[:length]), ("later part", registered[-length:])):
-        left_s = runner.time_left_s()
-        if len(subset) < _MIN_PART_FRAMES or left_s <= 0:
-            return float("nan")
-        result = runner.run(replace(settings, name=name), left_s, subset)
-        if result.attempt.note not in ("", NO_MODEL):  # out of time, or a crash: that says nothing about the scene
-            return float("nan")
-        if result.model is None:
-            return 1.0
-        lost = lost or result.attempt.registered < _MIN_REGISTERED_SHARE * len(subset)
-        models.append(RawModel.read(result.model.folder))
-    disagreement = halves_disagreement(whole, *models)
-    return 1.0 if lost and math.isnan(disagreement) else disagreement
 
 
 def _enough(attempt: SfmAttempt, frames: FrameSet, config: SfmConfig) -> bool:
     return attempt.registered >= max(config.min_registered, len(frames) / 3)
 
 
-# ------------------------------------------------------------------------------------ result and its card
-
-
-def _sparse(frames: FrameSet, folder: Path) -> Sparse:
-    raw = RawModel.read(folder)
-    return sparse_from_raw(raw, cache.match_images(raw, frames), frames)
-
-
 def _assemble(
     frames: FrameSet,
     config: SfmConfig,
-    rung: FoundModel,
+    found: FoundModel,
     name: str,
     attempts: tuple[SfmAttempt, ...],
     start: float,
     folder: Path,
-    halves: Callable[[], float] | None = None,
+    compare_halves: Callable[[], float] | None = None,
 ) -> SparseModel:
-    """The result with its card; `halves` is called when the cheap figures leave doubt."""
-    sparse = _sparse(frames, rung.folder)
+    """Return the result with its health card; `compare_halves` is called when the other figures leave doubt."""
+    sparse = read_sparse(frames, found.folder)
     if not sparse.views or len(sparse.points) == 0:
         raise ReconstructionError("The model has no points that its images see; give another one.")
     given, ordered = config.intrinsics is not None or name == "given", is_sequential(frames, config)
-    figures = _figures(frames, sparse, rung.statistics)
-    if halves is not None and ordered and health.split_half_can_decide(_in_doubt(figures, given, ordered)):
-        figures = replace(figures, halves_disagreement=halves())
-    card = _card(sparse, figures, frames, focal_given=given, ordered=ordered)
+    figures = health_figures(frames, sparse, found.statistics)
+    if (
+        compare_halves is not None
+        and ordered
+        and health.split_half_can_decide(doubtful_figures(figures, given, ordered))
+    ):
+        figures = replace(figures, halves_disagreement=compare_halves())
+    card = health_card(sparse, figures, frames, focal_given=given, ordered=ordered)
     return SparseModel(sparse.views, sparse.points, card, name, attempts, time.monotonic() - start, folder)
-
-
-def _figures(frames: FrameSet, sparse: Sparse, statistics: MatchStatistics) -> health.HealthFigures:
-    """What a model says about itself at no cost."""
-    views, points = sparse.views, sparse.points
-    centres = np.array([-v.cam_from_world[:3, :3].T @ v.cam_from_world[:3, 3] for v in views])
-    return health.HealthFigures(
-        reprojection_px=float(points.error_px.mean()),
-        step_evenness=health.step_evenness(centres, np.array([frames.time_s[v.frame] for v in views])),
-        horizontal_view_deg=_middle_camera(sparse).horizontal_view_deg,
-        triangulation_angle_deg=float(np.median(points.triangulation_angle_deg)),
-        degenerate_pair_ratio=statistics.degenerate_ratio,
-        registered_ratio=len(views) / len(frames),
-        track_length=float(points.track_length.mean()),
-    )
-
-
-def _in_doubt(figures: health.HealthFigures, focal_given: bool, ordered: bool) -> health.HealthFigures:
-    """Without what there is no doubt about: a given focal length, the path through an unordered photo set."""
-    return replace(
-        figures,
-        step_evenness=figures.step_evenness if ordered else float("nan"),
-        horizontal_view_deg=float("nan") if focal_given else figures.horizontal_view_deg,
-    )
-
-
-def _card(
-    sparse: Sparse, figures: health.HealthFigures, frames: FrameSet, *, focal_given: bool, ordered: bool
-) -> SfmHealth:
-    verdict = health.health_score(_in_doubt(figures, focal_given, ordered))
-    halves = figures.halves_disagreement
-    return SfmHealth(
-        registered=len(sparse.views),
-        total=len(frames),
-        points=len(sparse.points),
-        mean_track_length=figures.track_length,
-        mean_reprojection_error_px=figures.reprojection_px,
-        focal_px=_middle_camera(sparse).fx,
-        focal_given=focal_given,
-        horizontal_view_deg=figures.horizontal_view_deg,
-        median_triangulation_angle_deg=figures.triangulation_angle_deg,
-        step_evenness=figures.step_evenness,
-        degenerate_pair_ratio=figures.degenerate_pair_ratio,
-        halves_disagreement=None if math.isnan(halves) else halves,
-        **asdict(verdict),
-    )
-
-
-def _middle_camera(sparse: Sparse) -> Camera:
-    return sparse.views[len(sparse.views) // 2].camera

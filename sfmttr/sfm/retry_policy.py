@@ -1,4 +1,4 @@
-"""The retry attempt_settings: which settings are tried, in what order, and which result is kept. Pure: planned are run elsewhere."""
+"""Retry policy: which settings are attempted in which order, and which result is kept. Runs nothing itself."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from sfmttr.sfm.protocol import FIRST_ATTEMPT, Mapper, SfmSettings
 from sfmttr.types import FrameSet, SfmAttempt
 
 ENOUGH = 0.8
-"""A rung that registers this share of the frames ends the run_attempts."""
+"""An attempt that registers this share of the frames is the last one."""
 
 _CLEARLY_MORE = 1.1
-"""A later rung must register this much more than the best so far: later planned are the less trusted ones."""
+# Later attempts use riskier settings, so one must register clearly more frames to replace an earlier one.
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class AttemptResult(Generic[T]):
-    """What one rung gave; `model` None when it gave nothing."""
+    """Result of one attempt; `model` is None when it found no model."""
 
     attempt: SfmAttempt
     model: T | None = None
     not_recoverable: bool = False
-    """No other rung can do better on this clip (nothing to see, or no motion)."""
+    """No other settings can do better on this clip (no texture, or no motion)."""
 
 
 @dataclass(frozen=True)
 class AttemptLog(Generic[T]):
-    """The outcome of the attempt_settings."""
+    """All attempts, and the best result."""
 
     attempts: tuple[SfmAttempt, ...]
     best: AttemptResult[T] | None
 
 
 def is_sequential(frames: FrameSet, config: SfmConfig) -> bool:
-    """Whether frames are matched with their neighbours only, instead of each with each."""
+    """Return whether frames are matched sequentially instead of exhaustively."""
     return frames.from_video or len(frames) > config.exhaustive_up_to
 
 
 def attempt_settings(frames: FrameSet, config: SfmConfig) -> tuple[SfmSettings, ...]:
-    """The planned for these frames, first choice first.
+    """Return the settings to attempt for these frames, in order.
 
-    All but the second start from the best pairs of the clip, however forward their motion is: driving clips need that.
-    The second lets the library look for a pair under a wide angle.
+    All but the second start from the best initial pairs of the clip, however forward their motion is: driving clips
+    need that. The second lets COLMAP search for a wide-baseline initial pair.
     """
     sequence = is_sequential(frames, config)
     # A large folder is matched in the order of its names, which may not be the order of the camera's path.
@@ -58,11 +58,13 @@ def attempt_settings(frames: FrameSet, config: SfmConfig) -> tuple[SfmSettings, 
         contrast=config.contrast,
         overlap=overlap,
     )
-    wide = replace(standard, name="wide first pair", first_pairs=0, max_forward_motion=0.95, min_first_angle_deg=16.0)
+    wide_baseline = replace(
+        standard, name="wide first pair", first_pairs=0, max_forward_motion=0.95, min_first_angle_deg=16.0
+    )
     more = replace(standard, name="more overlap", overlap=3 * overlap)
     thinned = replace(more, name="every second frame", every=2)
     last = replace(more, name="global mapper", mapper=Mapper.GLOBAL)
-    return (standard, wide, more, thinned, last) if sequence else (standard, wide, last)
+    return (standard, wide_baseline, more, thinned, last) if sequence else (standard, wide_baseline, last)
 
 
 def run_attempts(
@@ -72,9 +74,9 @@ def run_attempts(
     total: int,
     time_left_s: Callable[[], float],
 ) -> AttemptLog[T]:
-    """Run planned until one registers enough of `total` frames, none can help, or the time is up; keep the best.
+    """Run attempts until one registers enough of `total` frames, none can help, or the time is up; keep the best.
 
-    `run(settings, seconds it may take)` does one rung; what it raises passes through.
+    `run(settings, limit_s)` makes one attempt; its exceptions pass through.
     """
     attempts: list[SfmAttempt] = []
     best: AttemptResult[T] | None = None

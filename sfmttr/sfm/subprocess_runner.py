@@ -1,4 +1,4 @@
-"""Run one job in a child process: a native abort, a timeout or a cancel ends the child and nothing else."""
+"""Run one job in a worker process, so that a native abort, a timeout or a cancel ends only the worker."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sfmttr.sfm.protocol import JOB_FILE, LOG_FILE, MatchStatistics, SfmJob, Sfm
 from sfmttr.utils import child_process
 
 TICK_S = 0.2
-"""The caller hears from us at least this often, so that it can cancel."""
+"""Longest interval between two calls of the progress callback, which may cancel."""
 
 _TAIL_LINES = 3
 _COUNT_EVERY_S = 0.6
 _COUNTS = {SfmPhase.MATCHING.value: "SELECT count(*) FROM two_view_geometries"}
-"""What is counted in the database during stages that the child cannot follow itself."""
+"""Row counts that measure progress of phases for which COLMAP has no callback."""
 
 
 @dataclass(frozen=True)
 class StageProgress:
-    """What the child is doing."""
+    """Progress of the worker."""
 
     stage: str
     done: int
@@ -37,25 +37,25 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the child ended."""
+    """Result of a worker process."""
 
     ok: bool
     timed_out: bool
     statistics: MatchStatistics
     failure: str
-    """One line on why it failed, empty when it did not."""
+    """Reason for a failure in one line; empty on success."""
 
 
 def worker_command(job_file: Path) -> list[str]:
-    """The child's command line (tests replace it by children that misbehave)."""
+    """Return the worker's command line. Tests replace it with misbehaving workers."""
     return [sys.executable, "-m", "sfmttr.sfm.worker", str(job_file)]
 
 
 def run_job(job: SfmJob, workspace: Path, report: Callable[[StageProgress], None], hard_limit_s: float) -> Outcome:
-    """Run `job` to its end, at most `hard_limit_s`.
+    """Run `job` in a worker for at most `hard_limit_s` seconds.
 
-    `report` is called at least every `TICK_S` seconds; what it raises (a cancel) ends the child and passes through.
-    Files of the job are in `workspace`, its results in `job.output`.
+    `report` is called at least every `TICK_S` seconds; its exceptions (a cancel) kill the worker and pass through.
+    Job files are in `workspace`, results in `job.output`.
     """
     output = Path(job.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def run_job(job: SfmJob, workspace: Path, report: Callable[[StageProgress], None
 def _follow(
     child: subprocess.Popen[bytes], database: str, report: Callable[[StageProgress], None], deadline: float
 ) -> bool:
-    """Pass the child's progress on until it ends or the time is up (True)."""
+    """Forward progress until the worker ends; return whether the time ran out."""
     lines = child_process.lines_of(child.stdout)
     last, counted_at = StageProgress(SfmPhase.START, 0, 0), time.monotonic()
     while True:
@@ -89,7 +89,7 @@ def _follow(
                 last, counted_at = _counted(last, database), time.monotonic()
             continue
         if line is None:
-            # End of file is not yet the end of the process; a child that closes its output and hangs is caught here.
+            # End of file does not mean that the process ended; this catches a worker that closes its output and hangs.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=5)
             return child.returncode is None
@@ -97,7 +97,7 @@ def _follow(
 
 
 def _counted(progress: StageProgress, database: str) -> StageProgress:
-    """The stage's progress by its rows in the database; unchanged while that is locked or not there yet."""
+    """Return progress by rows in the database; unchanged while it is locked or missing."""
     try:
         with contextlib.closing(
             sqlite3.connect(f"{Path(database).as_uri()}?mode=ro", uri=True, timeout=0.05)
@@ -109,7 +109,7 @@ def _counted(progress: StageProgress, database: str) -> StageProgress:
 
 
 def _parse(line: bytes) -> StageProgress | None:
-    """One line of progress; None for anything else that found its way into the pipe."""
+    """Parse one line of progress; None for any other output in the pipe."""
     try:
         stage, done, total = json.loads(line)
         return StageProgress(str(stage), int(done), int(total))
@@ -123,7 +123,7 @@ def _failure(returncode: int, timed_out: bool, statistics: MatchStatistics, log_
     if timed_out:
         return "out of time"
     text = log_file.read_text(encoding="utf-8", errors="replace")
-    # Native stack traces ("@ 0x...") say nothing to a reader; what stands before them does.
+    # Skip native stack traces ("@ 0x..."); the lines before them name the reason.
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("@", "***"))]
     how = f"ended by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     return f"the process crashed ({how})" + (f": {' / '.join(lines[-_TAIL_LINES:])}" if lines else "")

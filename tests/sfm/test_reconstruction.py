@@ -22,8 +22,7 @@ from sfmttr.config import SfmConfig
 from sfmttr.errors import Cancelled, ReconstructionError
 from sfmttr.io.json_files import read_model, write_json
 from sfmttr.refinement import trust_gate
-from sfmttr.sfm import cache, reconstruction
-from sfmttr.sfm import colmap as sfm_colmap
+from sfmttr.sfm import cache, database, mapping, model_arrays, reconstruction, split_half
 from sfmttr.sfm import health as sfm_health
 from sfmttr.sfm import subprocess_runner as sfm_child
 from sfmttr.sfm.attempts import NO_MODEL, FoundModel
@@ -32,7 +31,7 @@ from sfmttr.sfm.health import HealthFigures, health_score
 from sfmttr.sfm.protocol import Mapper, MatchStatistics, RawModel, SfmJob, SfmPhase, SfmSettings
 from sfmttr.sfm.retry_policy import AttemptResult, attempt_settings, run_attempts
 from sfmttr.sfm.sparse import camera_from_colmap, camera_to_colmap, largest_angles_deg, sparse_from_raw
-from sfmttr.sfm.split_half import halves_disagreement
+from sfmttr.sfm.split_half import split_half_disagreement
 from sfmttr.types import Camera, FrameSet, NoModel, NoModelReason, Progress, SfmAttempt, SparseModel
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -72,7 +71,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
 
 @pytest.fixture(scope="module")
 def raw(synthetic) -> RawModel:  # type: ignore[no-untyped-def]
-    return sfm_colmap.raw_model(synthetic)
+    return model_arrays.raw_model(synthetic)
 
 
 @pytest.fixture
@@ -379,14 +378,14 @@ def test_rungs_of_clips_and_photo_sets(tmp_path: Path) -> None:
 
 def test_the_largest_model_wins() -> None:
     models = [SimpleNamespace(num_reg_images=lambda n=n: n, num_points3D=lambda: 10) for n in (2, 77, 3)]
-    assert sfm_colmap.largest(models) is models[1]  # type: ignore[arg-type]
+    assert model_arrays.largest(models) is models[1]  # type: ignore[arg-type]
 
 
 def test_image_pairs() -> None:
-    assert sfm_colmap.image_pairs(3, 0) == [(0, 1), (0, 2), (1, 2)]
-    assert sfm_colmap.image_pairs(4, 1) == [(0, 1), (1, 2), (2, 3)]
-    assert {j - i for i, j in sfm_colmap.image_pairs(30, 3)} == {1, 2, 4}
-    assert {j - i for i, j in sfm_colmap.image_pairs(30, 5)} == {1, 2, 3, 4, 8, 16}
+    assert database.image_pairs(3, 0) == [(0, 1), (0, 2), (1, 2)]
+    assert database.image_pairs(4, 1) == [(0, 1), (1, 2), (2, 3)]
+    assert {j - i for i, j in database.image_pairs(30, 3)} == {1, 2, 4}
+    assert {j - i for i, j in database.image_pairs(30, 5)} == {1, 2, 3, 4, 8, 16}
 
 
 # ------------------------------------------------------------------------------------------- child process
@@ -622,8 +621,8 @@ def half_of(raw: RawModel, first: int, scale: float, noise: float) -> RawModel:
 
 
 def test_halves_agree_up_to_scale(raw: RawModel) -> None:
-    assert halves_disagreement(raw, half_of(raw, 0, 3.0, 0.0), half_of(raw, 1, 0.2, 0.0)) < 1e-6
-    assert halves_disagreement(raw, half_of(raw, 0, 3.0, 0.3), half_of(raw, 1, 0.2, 0.3)) > 0.01
+    assert split_half_disagreement(raw, half_of(raw, 0, 3.0, 0.0), half_of(raw, 1, 0.2, 0.0)) < 1e-6
+    assert split_half_disagreement(raw, half_of(raw, 0, 3.0, 0.3), half_of(raw, 1, 0.2, 0.3)) > 0.01
 
 
 @pytest.fixture
@@ -634,9 +633,7 @@ def parts(raw: RawModel, frames: FrameSet, tmp_path: Path) -> Callable[..., floa
         raw.write(tmp_path)
         endings = iter(results)
         runner = SimpleNamespace(time_left_s=lambda: left_s, run=lambda settings, limit_s, subset: next(endings))
-        return reconstruction._split_half_disagreement(
-            frames, runner, SfmSettings(), FoundModel(tmp_path, MatchStatistics())
-        )  # type: ignore[arg-type]
+        return split_half.map_halves(frames, runner, SfmSettings(), FoundModel(tmp_path, MatchStatistics()))  # type: ignore[arg-type]
 
     return disagreement
 
@@ -710,13 +707,13 @@ def pair_job(database: Path, count: int) -> SfmJob:
 
 def test_the_first_pair_sees_much_under_a_wide_angle(pair_database: Path) -> None:
     """(a, c) is widest and richest; without them (b, d) is left; c and d, which share a place, come last."""
-    assert sfm_colmap.first_pairs(pair_job(pair_database, 6), list(PAIR_NAMES)) == [(1, 3), (2, 4)]
-    assert sfm_colmap.first_pairs(pair_job(pair_database, 1), list(PAIR_NAMES)) == [(1, 3)]
+    assert mapping.initial_pairs(pair_job(pair_database, 6), list(PAIR_NAMES)) == [(1, 3), (2, 4)]
+    assert mapping.initial_pairs(pair_job(pair_database, 1), list(PAIR_NAMES)) == [(1, 3)]
 
 
 def test_the_first_pair_turns_in_place_only_for_want_of_better(pair_database: Path) -> None:
-    assert sfm_colmap.first_pairs(pair_job(pair_database, 6), ["b.png", "c.png", "d.png"])[0] in {(2, 3), (2, 4)}
-    assert (3, 4) not in sfm_colmap.first_pairs(pair_job(pair_database, 6), list(PAIR_NAMES))
+    assert mapping.initial_pairs(pair_job(pair_database, 6), ["b.png", "c.png", "d.png"])[0] in {(2, 3), (2, 4)}
+    assert (3, 4) not in mapping.initial_pairs(pair_job(pair_database, 6), list(PAIR_NAMES))
 
 
 @pytest.mark.parametrize(("sizes", "tried"), [([4], 1), ([2, 4, 4], 2), ([0, 1, 1], 3)])
@@ -732,10 +729,10 @@ def test_mapping_starts_again_from_another_pair(
         size = next(left)
         return [SimpleNamespace(num_reg_images=lambda: size, num_points3D=lambda: 0)] if size else []
 
-    monkeypatch.setattr(sfm_colmap, "first_pairs", lambda job, names: pairs)
-    monkeypatch.setattr(sfm_colmap, "_run_incremental_mapper", grow)
+    monkeypatch.setattr(mapping, "initial_pairs", lambda job, names: pairs)
+    monkeypatch.setattr(mapping, "_run_incremental_mapper", grow)
     job = SfmJob("reconstruct", str(tmp_path), files=tuple("abcde"))
-    models = sfm_colmap.map_incremental(job, 60.0, lambda *_: None)
+    models = mapping.map_incremental(job, 60.0, lambda *_: None)
     assert seen == pairs[:tried]
     assert [model.num_reg_images() for model in models] == [size for size in sizes[:tried] if size]
 
@@ -808,7 +805,7 @@ def test_in_doubt_the_parts_are_compared_and_reported(
     layers: FrameSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sfm_health, "split_half_can_decide", lambda figures: True)
-    monkeypatch.setattr(reconstruction, "_MIN_PART_FRAMES", 4)
+    monkeypatch.setattr(split_half, "_MIN_PART_FRAMES", 4)
     model = reconstruction.reconstruct(layers, LAYERS_CONFIG, tmp_path / "out")
     assert isinstance(model, SparseModel)
     assert model.health.halves_disagreement is not None

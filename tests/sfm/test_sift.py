@@ -12,7 +12,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from sfmttr.sfm import colmap
+from sfmttr.sfm import database as sfm_database
 from sfmttr.sfm.protocol import Extractor, SfmJob, SfmSettings
 from sfmttr.sfm.sift import sift
 
@@ -117,7 +117,7 @@ def test_database_is_as_colmap_s_own_but_for_the_features(job: SfmJob) -> None:
     theirs = replace(job, database=job.database + ".colmap", settings=replace(job.settings, extractor=Extractor.COLMAP))
     told: list[tuple[str, int, int]] = []
     for each in (job, theirs):
-        colmap.extract(each, lambda *progress: told.append(progress))
+        sfm_database.extract(each, lambda *progress: told.append(progress))
     assert told[:5] == [("features", done, 4) for done in range(5)]
     with (
         closing(pycolmap.Database.open(job.database)) as ours,
@@ -135,7 +135,7 @@ def test_database_is_as_colmap_s_own_but_for_the_features(job: SfmJob) -> None:
 
 
 def test_without_a_focal_length_the_camera_is_the_library_s_guess(job: SfmJob) -> None:
-    colmap.extract(replace(job, camera_params=()), lambda *_: None)
+    sfm_database.extract(replace(job, camera_params=()), lambda *_: None)
     with closing(pycolmap.Database.open(job.database)) as database:
         (camera,) = database.read_all_cameras()
     assert list(camera.params) == pytest.approx([1.2 * max(HW), HW[1] / 2, HW[0] / 2, 0.0])
@@ -143,11 +143,11 @@ def test_without_a_focal_length_the_camera_is_the_library_s_guess(job: SfmJob) -
 
 
 def test_what_is_there_is_not_searched_again(job: SfmJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    colmap.extract(replace(job, files=job.files[:2]), lambda *_: None)
+    sfm_database.extract(replace(job, files=job.files[:2]), lambda *_: None)
     asked: list[str] = []
-    monkeypatch.setattr(colmap, "sift", lambda path, *rest: asked.append(path.name) or sift(path, *rest))
+    monkeypatch.setattr(sfm_database, "sift", lambda path, *rest: asked.append(path.name) or sift(path, *rest))
     told: list[int] = []
-    colmap.extract(job, lambda _, done, __: told.append(done))
+    sfm_database.extract(job, lambda _, done, __: told.append(done))
     assert sorted(asked) == list(job.files[2:])
     assert told == [0, 3, 4]
     with closing(pycolmap.Database.open(job.database)) as database:
@@ -156,8 +156,8 @@ def test_what_is_there_is_not_searched_again(job: SfmJob, monkeypatch: pytest.Mo
 
 def test_shifted_pictures_match_where_they_show_the_same(job: SfmJob) -> None:
     """The library's matcher takes our features for what they are."""
-    colmap.extract(job, lambda *_: None)
-    colmap.match(job, lambda *_: None)
+    sfm_database.extract(job, lambda *_: None)
+    sfm_database.match(job, lambda *_: None)
     with closing(pycolmap.Database.open(job.database)) as database:
         pairs = dict(zip(*database.read_all_matches(), strict=True))
         matches = np.asarray(pairs[pycolmap.image_pair_to_pair_id(1, 2)])
