@@ -29,8 +29,8 @@ from sfmttr.io.atomic import atomic_file
 from sfmttr.io.depth_files import choose_png_scale
 from sfmttr.io.depth_maps import read_aligned, read_maps
 from sfmttr.io.json_files import read_json
+from sfmttr.networks.fingerprint import weights_hash
 from sfmttr.run.finished import FinishedRun
-from sfmttr.run.pipeline import weights_hash
 from sfmttr.types import DepthKind
 from sfmttr.viz import colormap
 

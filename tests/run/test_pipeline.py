@@ -45,9 +45,10 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.inference import predict_maps
 from sfmttr.refinement.observations import Observations
 from sfmttr.refinement.trust_gate import Trust
-from sfmttr.run import pipeline
+from sfmttr.run import align_stage, fuse_stage, pipeline, refine_stage
 from sfmttr.run.evaluate import evaluate_run
 from sfmttr.run.folder import RunFolder
+from sfmttr.run.frames_stage import clip_identity
 from sfmttr.run.manifest import read_manifest
 from sfmttr.run.results import RunResult
 from sfmttr.sfm.protocol import SfmPhase
@@ -395,14 +396,14 @@ def test_pictures_that_change_names_are_another_clip(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_text("as long as the other")
         os.utime(tmp_path / f"{number}.png", (0, number))
-    before = pipeline.clip_identity(tmp_path)
-    assert pipeline.clip_identity(tmp_path) == before
+    before = clip_identity(tmp_path)
+    assert clip_identity(tmp_path) == before
     for old, new in (("1.png", "other"), ("2.png", "1.png"), ("other", "2.png")):
         (tmp_path / old).rename(tmp_path / new)
-    exchanged = pipeline.clip_identity(tmp_path)
+    exchanged = clip_identity(tmp_path)
     assert exchanged != before
     (tmp_path / "2.png").rename(tmp_path / "3.png")
-    assert pipeline.clip_identity(tmp_path) not in (before, exchanged)
+    assert clip_identity(tmp_path) not in (before, exchanged)
 
 
 def test_a_folder_that_another_run_holds_is_left_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,7 +514,7 @@ def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: 
 def test_a_failed_run_leaves_an_earlier_one_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run()
     with monkeypatch.context() as patch:
-        patch.setattr("sfmttr.run.pipeline.evaluate_trust", lambda *_: 1 / 0)
+        patch.setattr("sfmttr.run.align_stage.evaluate_trust", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             bench.run()
     assert bench.stages_made() == set()
@@ -640,13 +641,13 @@ def test_dense_targets_are_made_of_training_points_of_frames_trained_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Observations] = []
-    fuse = pipeline.fuse_clip
+    fuse = fuse_stage.fuse_clip
 
     def spy(maps: np.ndarray, observations: Observations, *rest: Any) -> np.ndarray:
         made.append(observations)
         return fuse(maps, observations, *rest)
 
-    monkeypatch.setattr(pipeline, "fuse_clip", spy)
+    monkeypatch.setattr(fuse_stage, "fuse_clip", spy)
     bench.run()
     dense, *others = made
     assert len(dense) > 0
@@ -663,6 +664,6 @@ def test_a_network_far_from_its_domain_keeps_nothing_between_the_points(
     def refuse(*_: Any) -> None:
         raise AssertionError("dense targets were made")
 
-    monkeypatch.setattr(pipeline, "add_dense_targets", refuse)
-    monkeypatch.setattr(pipeline, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
+    monkeypatch.setattr(refine_stage, "add_dense_targets", refuse)
+    monkeypatch.setattr(align_stage, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
     assert bench.run().refined is not None
