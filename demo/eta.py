@@ -14,10 +14,20 @@ from pathlib import Path
 from sfmttr.config import RECIPES, Preset, RefineConfig
 from sfmttr.errors import RunFolderError
 from sfmttr.io.json_files import read_json, write_json
+from sfmttr.run.stages import STAGES, StageName
 
-PER_FRAME = ("frames", "sfm", "before", "after", "before_fused", "after_fused", "compare", "outputs")
-ORDER = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fused", "compare", "outputs")
-"""Stages as they follow each other."""
+# The others take little time, or count as part of one of these.
+_NOT_ESTIMATED = {
+    StageName.WEIGHTS,
+    StageName.DISPARITY,
+    StageName.ALIGNED,
+    StageName.EXPORT,
+    StageName.KIT,
+}
+ORDER = tuple(stage.name for stage in STAGES if stage.name not in _NOT_ESTIMATED)
+"""Stages whose time is estimated, in order."""
+PER_FRAME = tuple(name for name in ORDER if name is not StageName.REFINE)
+"""Stages whose time grows with the number of frames."""
 _PREDICTIONS = ("before", "after")
 _GUESS_S = {
     "frames": 0.03,
@@ -139,7 +149,9 @@ def total_s(stages_s: Mapping[str, float]) -> float:
 
 def remaining_s(stages_s: Mapping[str, float], stage: str, share: float, spent_s: float) -> float:
     """Seconds that are left, `share` (0 to 1) into `stage` after `spent_s` in it."""
-    later = sum(stages_s[each] for each in ORDER[ORDER.index(stage) + 1 :]) if stage in ORDER else total_s(stages_s)
+    later = total_s(stages_s)
+    if stage in ORDER:
+        later = sum(stages_s[each] for each in ORDER[ORDER.index(StageName(stage)) + 1 :])
     planned = stages_s.get(stage, 0.0)
     # What this stage shows of its own speed counts the more, the more of it is done.
     own = spent_s / share if share > 0.05 else planned

@@ -13,7 +13,7 @@ from sfmttr.networks.inference import FeatureCache
 from sfmttr.refinement.backend import LiveNetwork
 from sfmttr.refinement.observations import held_out_frames, merge_observations
 from sfmttr.refinement.photometric_loss import photometric_views
-from sfmttr.refinement.targets import Targets, make_targets, add_dense_targets
+from sfmttr.refinement.targets import Targets, add_dense_targets, make_targets
 from sfmttr.refinement.task import RefineResult, RefineStep, RefineTask
 from sfmttr.run import weights_file
 from sfmttr.run.align_stage import depth_network, unrefined_depth
@@ -42,7 +42,10 @@ def refinement_key(context: RunContext) -> str:
 def refine(
     context: RunContext, model: SparseModel, aligned: Aligned, raw: np.ndarray, features: FeatureCache, key: str
 ) -> RefineResult:
-    """Refine the network, whose unrefined prediction is `raw` (N, h, w). `features` of the network's stem become part of the task."""
+    """Refine the network.
+
+    `raw` (N, h, w) is its unrefined prediction; `features` of its stem, if any, are computed already.
+    """
     weights = context.stages.path / weights_file.REFINED_WEIGHTS
     curves = context.stages.path / "refinement.json"
 

@@ -45,7 +45,7 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.inference import predict_maps
 from sfmttr.refinement.observations import Observations
 from sfmttr.refinement.trust_gate import Trust
-from sfmttr.run import align_stage, fuse_stage, pipeline, refine_stage
+from sfmttr.run import align_stage, fuse_stage, pipeline, refine_stage, stages
 from sfmttr.run.evaluate import evaluate_run
 from sfmttr.run.folder import RunFolder
 from sfmttr.run.frames_stage import clip_identity
@@ -57,7 +57,12 @@ from sfmttr.viz import colormap
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tools.synthetic import RenderedClip, write_frames, write_ground_truth
 
-STAGES = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fused", "outputs")
+# Recorded by a run of a network that predicts depth.
+STAGES = tuple(
+    stage.name
+    for stage in stages.STAGES
+    if stage.name not in ("weights", "disparity", "aligned", "compare", "export", "kit")
+)
 MEASURES = {"abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "count"}
 CONFIG = RunConfig(
     network=TINY,
