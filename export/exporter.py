@@ -108,11 +108,11 @@ def export_run(
         _refuse_foreign(target)
         with atomic_folder(target) as part:
             report = _Export(finished, part, config, on_progress).execute()
-            write_json(part / spec.REPORT, report.to_json())
+            write_json(part / spec.REPORT, report)
         if folder is not None:
-            key = cache_key(report.metadata.weights_sha256, config)
+            key = cache_key(report.model.weights_sha256, config)
             folder.record(StageName.EXPORT, key, [target], time.perf_counter() - started, invalidates=(StageName.KIT,))
-    return replace(report, folder=target)
+    return report
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -194,16 +194,18 @@ class _Export:
         if Variant.FP32 not in self._config.variants:
             self._path(Variant.FP32).unlink()
         self._on_progress(Progress(StageName.EXPORT, len(self._steps), len(self._steps)))
+        variants = {variant: file for variant, file in files.items() if variant in self._config.variants}
         return ExportReport(
-            folder=self._folder,
-            metadata=self._metadata,
+            sfmttr=sfmttr.__version__,
             opset=self._config.opset,
+            versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+            model=self._metadata.description,
+            tolerances={variant: spec.TOLERANCES[variant] for variant in variants},
             provider=provider,
             held_out=self._held_out_report(exact),
-            variants={variant: file for variant, file in files.items() if variant in self._config.variants},
+            variants=variants,
             core=core,
             latency=times,
-            versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         )
 
     def _tell(self, step: str) -> None:
