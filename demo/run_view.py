@@ -17,7 +17,6 @@ from PIL import Image
 
 from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
-from sfmttr.io.json_files import read_json
 from sfmttr.run.manifest import REPORT
 from sfmttr.run.report import ComparisonReport, RunReport, read_report
 from sfmttr.run.results import RunResult
@@ -26,6 +25,7 @@ from sfmttr.types import DepthKind, FrameSet
 from sfmttr.viz.colormap import ColorRange
 from sfmttr.viz.overlays import PointClass
 
+from .export_package import import_export
 from .sessions import Session
 
 POINTS = "points.npz"
@@ -200,7 +200,7 @@ class RunView:
         """`colors` in the unit of the exported network, which may give metres where the run does not."""
         from sfmttr.viz.colormap import ColorRange
 
-        scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
+        scale = float(import_export("description").read_network_description(self.folder / "export").scale)
         return ColorRange(scale * self.colors.near, scale * self.colors.far)
 
     @property

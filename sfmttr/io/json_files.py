@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -148,7 +148,8 @@ def parse_json(data: bytes | str, model: type[T]) -> T:
     from pydantic_core import ValidationError
 
     try:
-        value: T = _validator(model).validate_json(data, strict=True)
+        # mypy takes a type variable's class for unhashable
+        value: T = _validator(model).validate_json(data, strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
     return value
@@ -184,7 +185,7 @@ def _first_reason(error: ValidationError) -> str:
 
 
 @cache
-def _validator(model: Hashable) -> SchemaValidator:
+def _validator(model: type) -> SchemaValidator:
     """Return the validator of a dataclass. Imports pydantic, which most commands do without, at the first call."""
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
