@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from sfmttr.errors import RunFolderError
-from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
 from sfmttr.types import DepthKind, FrameSet
 
@@ -38,7 +37,7 @@ def read_aligned(folder: Path, network_scale: float) -> np.ndarray:
 
     Raises `RunFolderError` when it is damaged.
     """
-    path = folder / f"{Column.ALIGNED}.npz"
+    path = folder / "aligned.npz"
     if path.is_file():
         return read_maps(path)
-    return read_maps(folder / f"{Column.BEFORE}.npz") * np.float32(network_scale)
+    return read_maps(folder / "before.npz") * np.float32(network_scale)
