@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks.huggingface import repository
+from sfmttr.networks.huggingface import model_files
 from sfmttr.networks.huggingface.model_id import ModelId, is_model_id
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.weights import (
@@ -342,14 +342,14 @@ def describe(name: str, weights_dir: Path | None = None, on_progress: OnProgress
     unusable is found before its weights are fetched. Raises `NetworkError` and `WeightsError`.
     """
     if shortcut := _HUB_ALIASES.get(name):
-        here = repository.is_cached(ModelId.parse(shortcut.model).location)
+        here = model_files.is_cached(ModelId.parse(shortcut.model).location)
         return NetworkSummary(shortcut.info, shortcut.parameters, here, shortcut.model)
     if name not in _ENTRIES and is_model_id(name):
-        from sfmttr.networks.huggingface import adapter
+        from sfmttr.networks.huggingface import loader
 
         asked = ModelId.parse(name)
-        info, parameters = adapter.describe(asked, on_progress)
-        return NetworkSummary(info, parameters, repository.is_cached(asked.location), name)
+        info, parameters = loader.describe(asked, on_progress)
+        return NetworkSummary(info, parameters, model_files.is_cached(asked.location), name)
     known = entry(name)
     return NetworkSummary(known.info, known.parameters, all(find(file, weights_dir) for file in known.files))
 
@@ -367,12 +367,12 @@ def load(name: str, weights_dir: Path | None = None, on_progress: OnProgress = i
     something is downloaded. Raises `NetworkError` and `WeightsError`.
     """
     if name in _HUB_ALIASES or (name not in _ENTRIES and is_model_id(name)):
-        from sfmttr.networks.huggingface import adapter
+        from sfmttr.networks.huggingface import loader
 
         shortcut = _HUB_ALIASES.get(name)
         if shortcut is None:
-            return adapter.load(ModelId.parse(name), on_progress)
-        return adapter.load(ModelId.parse(shortcut.model), on_progress, shortcut.info)
+            return loader.load(ModelId.parse(name), on_progress)
+        return loader.load(ModelId.parse(shortcut.model), on_progress, shortcut.info)
     known = entry(name)
     paths = [fetch(file, weights_dir, on_progress) for file in known.files]
     network = build(name)
@@ -410,9 +410,9 @@ def load_refined(path: str | Path) -> DepthNetwork:
     told, known = read_safetensors_metadata(path), refined_info(path)
     state = read_safetensors(path)
     if "hf" in told:
-        from sfmttr.networks.huggingface import adapter
+        from sfmttr.networks.huggingface import loader
 
-        network: DepthNetwork = adapter.rebuild(told["hf"], known)
+        network: DepthNetwork = loader.rebuild(told["hf"], known)
     else:
         network = build(known.name)
     if {"shift", "floor"} <= state.keys():  # its disparity was aligned
