@@ -324,7 +324,7 @@ def refusals(folder: Path) -> dict[str, str]:
         "^<[^>]+>The folder bert is a bert model, not a depth network": str(write_other_model(folder / "bert")),
         "holds no config.json": str(touched(folder / "empty")),
         "published|pickles": str(pickled),
-        "does not say what the network gives": str(silent),
+        "does not state what its output is": str(silent),
         "could not be reached": HUB_MODEL,
         "Enter a model id": "",
         "neither a model on the Hub nor a folder": str(folder / "missing"),
