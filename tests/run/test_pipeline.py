@@ -333,7 +333,7 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "changes", "said"),
+    ("clip", "changes", "message"),
     [
         ("nowhere.mp4", {}, "nowhere.mp4"),
         ("clip", {"network": "no-such-network"}, "no-such-network"),
@@ -344,13 +344,13 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
     ],
 )
 def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
-    clip: str, changes: dict[str, Any], said: str, bench: Bench, assets: Path
+    clip: str, changes: dict[str, Any], message: str, bench: Bench, assets: Path
 ) -> None:
     bench.run()
     before = {path: path.stat().st_mtime_ns for path in bench.out.rglob("*") if path.is_file() and path.suffix}
     settings = read_manifest(bench.out)
     changes = {"video": VideoConfig(max_frames=9), **changes}
-    with pytest.raises(SfmttrError, match=said):
+    with pytest.raises(SfmttrError, match=message):
         pipeline.run(assets / clip, bench.out, replace(CONFIG, preset=Preset.PAPER, **changes))
     for path in before:
         assert path.is_file(), path
@@ -439,25 +439,25 @@ def test_a_cancelled_run_goes_on_where_it_was(bench: Bench, stage: str) -> None:
     assert bench.report()["refinement"]["steps"] == 6
 
 
-def test_the_unrefined_network_is_asked_while_cameras_are_placed(
+def test_the_unrefined_network_predicts_in_the_background_while_sfm_maps(
     bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    threads: list[str] = []
 
     def predict(*arguments: Any) -> np.ndarray:
-        asked.append(threading.current_thread().name)
+        threads.append(threading.current_thread().name)
         return predict_maps(*arguments)
 
     monkeypatch.setattr("sfmttr.refinement.backend.predict_maps", predict)
     bench.sfm.reports = tuple(map(reconstructing, (SfmPhase.MATCHING, SfmPhase.MAPPING, SfmPhase.MAPPING)))
     bench.run()
-    beside, after = asked
-    assert beside != threading.main_thread().name == after
+    background, after = threads
+    assert background != threading.main_thread().name == after
     before = depth_maps.read_maps(bench.out / "depth" / "before.npz")
     np.testing.assert_allclose(before, depth_maps.read_maps(finished.out / "depth" / "before.npz"), rtol=1e-5)
     shutil.rmtree(bench.out / "sfm")
     bench.run()
-    assert asked == [beside, after, after]  # what it says before it is refined is known
+    assert threads == [background, after, after]  # the unrefined prediction is stored
 
 
 @pytest.mark.parametrize(
@@ -503,7 +503,7 @@ def test_early_features_are_kept_for_a_refinement_only(bench: Bench, monkeypatch
     assert kept == [False, True, False]  # before and, of the refined network, after
 
 
-def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:
+def test_a_run_that_is_cancelled_while_sfm_maps_leaves_no_thread(bench: Bench) -> None:
     def cancel(progress: Progress) -> None:
         if progress.attempt == "elsewhere":
             raise Cancelled("stopped")
