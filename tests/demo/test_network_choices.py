@@ -26,7 +26,7 @@ from demo.run_view import view_of
 from sfmttr import networks
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks import registry
+from sfmttr.networks import catalog
 from sfmttr.networks.huggingface import download, model_files
 from sfmttr.networks.huggingface.errors import HubUnreachableError
 from tests.support.documents import ROOT
@@ -525,6 +525,6 @@ def test_the_listing_has_the_hub_in_a_group_of_its_own_and_needs_no_torch() -> N
     ours, hubs = listed.split("Models of the Hugging Face Hub")
     assert all(name in ours for name in networks.built_in())
     assert "depth-anything" not in ours
-    assert all(name in hubs for name in registry._HUB_ALIASES)
+    assert all(name in hubs for name in catalog.HUB_ALIASES)
     assert "hf:ORG/NAME" in hubs
     assert "FOLDER" in hubs

@@ -20,7 +20,7 @@ from sfmttr import networks
 from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, TrainableScope, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
 from sfmttr.evaluation.comparison import Column
-from sfmttr.networks import registry
+from sfmttr.networks import catalog, registry
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter, loader
 from sfmttr.networks.huggingface.model_config import library_config, output_kind
@@ -261,7 +261,7 @@ def test_bad_names_are_one_sentence(text: str) -> None:
 @pytest.mark.parametrize("name", [name for name in networks.names() if name.startswith("depth-anything")])
 def test_shortcuts_are_names_of_models(name: str) -> None:
     known = networks.info(name)
-    model = ModelId.parse(registry._HUB_ALIASES[name].model)
+    model = ModelId.parse(catalog.HUB_ALIASES[name].model)
     assert known.source.endswith(str(model.location.repository))
     assert known.licence.startswith("Apache-2.0" if "small" in name else "CC-BY-NC-4.0")
     assert (known.kind is DepthKind.METRIC) == ("indoor" in name or "outdoor" in name)
@@ -284,7 +284,7 @@ def test_a_shortcut_s_parameters_are_the_architecture_s() -> None:
     with torch.device("meta"):
         model = AutoModelForDepthEstimation.from_config(config)
     count = sum(value.numel() for value in model.parameters())
-    assert registry._HUB_ALIASES["depth-anything-v2-small"].parameters == count
+    assert catalog.HUB_ALIASES["depth-anything-v2-small"].parameters == count
 
 
 # --------------------------------------------------------------------------------------- hostile files
@@ -371,9 +371,9 @@ def test_a_model_of_the_hub_is_pinned(
         assert network.info.licence == "cc0-1.0"
         monkeypatch.setattr(
             registry,
-            "_HUB_ALIASES",
+            "HUB_ALIASES",
             {
-                "ours": registry.HubAlias(
+                "ours": catalog.HubAlias(
                     replace(network.info, name="ours", licence="known"), 1, f"hf:someone/depth@{commit}"
                 )
             },
