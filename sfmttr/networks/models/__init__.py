@@ -8,6 +8,6 @@
    and the `WeightFile`s with address and sha256.
 3. Run `pytest tests/networks/test_networks.py`: every registered network is tested there against the contract.
 
-A network of the Hugging Face Hub that `transformers` knows needs no code: load `hf:ORG/NAME`, or add a `HubAlias` to the
-catalog for a short name.
+A network of the Hugging Face Hub that `transformers` knows needs no code: load `hf:ORG/NAME`, or add a `HubAlias` to
+the catalog for a short name.
 """
