@@ -65,9 +65,10 @@ class Tries:
         raw = RawModel.read(output) if cache.has_model(output) else None
         if raw is None or len(raw.xyz_in_world) < _FEWEST_POINTS:
             attempt = SfmAttempt(recipe.name, 0, 0, seconds, note or NO_MODEL)
-            return RungResult(attempt, hopeless=outcome.ok and self._hopeless(outcome.facts))
+            hopeless = outcome.ok and self._hopeless(outcome.facts)
+            return RungResult(attempt, hopeless=hopeless, interrupted=bool(note))
         attempt = SfmAttempt(recipe.name, len(raw.image_name), len(raw.xyz_in_world), seconds, note)
-        return RungResult(attempt, Rung(output, outcome.facts))
+        return RungResult(attempt, Rung(output, outcome.facts), interrupted=bool(note))
 
     def no_model_reason(self, found: Climb[Rung]) -> tuple[NoModelReason, str]:
         """Why there is no model, and advice in one or two sentences."""

@@ -19,7 +19,7 @@ import numpy as np
 from sfmttr.config import SfmConfig
 from sfmttr.errors import ReconstructionError
 from sfmttr.sfm import cache, health
-from sfmttr.sfm.attempts import NO_MODEL, STAGE, Rung, Tries, reporter
+from sfmttr.sfm.attempts import STAGE, Rung, Tries, reporter
 from sfmttr.sfm.colmap_binary import check_binary_model
 from sfmttr.sfm.protocol import Facts, Job, RawModel, Recipe
 from sfmttr.sfm.retry_policy import Climb, climb, in_sequence, ladder
@@ -185,7 +185,7 @@ def _disagreement_of_halves(frames: FrameSet, tries: Tries, recipe: Recipe, rung
         if len(subset) < _MIN_PART or left_s <= 0:
             return float("nan")
         result = tries.run(replace(recipe, name=name), left_s, subset)
-        if result.attempt.note not in ("", NO_MODEL):  # out of time, or a crash: that says nothing about the scene
+        if result.interrupted:
             return float("nan")
         if result.model is None:
             return 1.0

@@ -27,6 +27,8 @@ class RungResult(Generic[T]):
     model: T | None = None
     hopeless: bool = False
     """No other rung can do better on this clip (nothing to see, or no motion)."""
+    interrupted: bool = False
+    """It ran out of time or crashed, which tells nothing about the clip."""
 
 
 @dataclass(frozen=True)

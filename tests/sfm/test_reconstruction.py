@@ -620,7 +620,8 @@ def parts(raw: RawModel, frames: FrameSet, tmp_path: Path) -> Callable[..., floa
 
 def ending(registered: int, folder: Path | None, note: str = "") -> RungResult[Rung]:
     attempt = SfmAttempt("part", registered, 100, 1.0, note)
-    return RungResult(attempt, None if folder is None else Rung(folder, Facts()))
+    rung = None if folder is None else Rung(folder, Facts())
+    return RungResult(attempt, rung, interrupted=note not in ("", NO_MODEL))
 
 
 def test_parts_that_agree(parts: Callable[..., float], tmp_path: Path) -> None:
