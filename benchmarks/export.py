@@ -41,8 +41,8 @@ def main() -> None:
         _print_rows(report)
     for report in reports.values():
         for promise, kept in _promises(report).items():
-            print(f"{'kept  ' if kept else 'BROKEN'} {report.metadata.network:<16} {promise}")
-    write_json(options.out / "export.json", {name: report.to_json() for name, report in reports.items()})
+            print(f"{'kept  ' if kept else 'BROKEN'} {report.model.network:<16} {promise}")
+    write_json(options.out / "export.json", reports)
 
 
 def _export(network: str, options: argparse.Namespace) -> ExportReport:
@@ -58,7 +58,7 @@ def _export(network: str, options: argparse.Namespace) -> ExportReport:
 
 
 def _print_rows(report: ExportReport) -> None:
-    name = report.metadata.network
+    name = report.model.network
     frame, working = (report.latency[size].median_ms for size in ("frame", "working"))
     for torch_name in (key for key in frame if key.startswith("torch")):
         error = "-" if report.held_out is None else f"{report.held_out.torch.abs_rel:.4f}"
@@ -86,7 +86,7 @@ def _promises(report: ExportReport) -> dict[str, bool]:
     for size, latency in report.latency.items():
         faster = latency.median_ms["torch"] / latency.median_ms["fp32"]
         promises[f"fp32 at least 1.3 times as fast as torch eager, {size} size ({faster:.2f})"] = faster >= 1.3
-        if report.metadata.network in CONVOLUTIONAL:
+        if report.model.network in CONVOLUTIONAL:
             faster = latency.median_ms["fp32"] / latency.median_ms["int8"]
             promises[f"int8 at least 2 times as fast as fp32, {size} size ({faster:.2f})"] = faster >= 2
     return promises

@@ -4,7 +4,7 @@
 
 Its architecture with random weights, on the CPU; each step in a process of its own, by the refinement itself, so that
 copies, gradients and the optimiser's moments count. "kept" are the bytes of features that the encoder's blocks keep for
-gradients, a token, channel and block: what `sfmttr.networks.huggingface.adapter` decides by.
+gradients, a token, channel and block: what `sfmttr.networks.huggingface.activation_memory` decides by.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from sfmttr.config import LossForm, RefineConfig, Sampling, TrainableScope
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
-from sfmttr.networks.huggingface import adapter
+from sfmttr.networks.huggingface import activation_memory, adapter, loader
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.inverse_depth import InverseDepth
 from sfmttr.networks.lora import add_low_rank
@@ -102,8 +102,8 @@ def _one(hw: HW, trained: str, recompute: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     info = NetworkInfo("base", DepthKind.AFFINE_DISPARITY, "none", "random weights", "Depth-Anything-V2-Base")
-    network = adapter.rebuild(json.dumps({"config": BASE, "preprocessor": None, "size": None}), info)
-    adapter._CHECKPOINT_BYTES = 0 if recompute else 1 << 60
+    network = loader.rebuild(json.dumps({"config": BASE, "preprocessor": None, "size": None}), info)
+    activation_memory.MAX_KEPT_BYTES = 0 if recompute else 1 << 60
     h, w = hw
     rng = np.random.default_rng(0)
     grid = rng.uniform(-1, 1, (500, 2)).astype(np.float32)

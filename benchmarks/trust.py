@@ -2,7 +2,7 @@
 
     python -m benchmarks.trust [--json out.json] [--clips street traffic-0 ...]
 
-Rendered clips (tests/synthetic.py: true depth is known) and short stretches of real ones. Prints a table and writes
+Rendered clips (tools/synthetic: true depth is known) and short stretches of real ones. Prints a table and writes
 JSON. "cheap" is the health without comparing parts of the clip, "parts" how much the depths of its earlier and later
 part differ, "score" the health with it; "asked" whether a run would have paid for it; "error" the median relative error
 of the points' depths after the best scale for the clip. Real clips are listed without error: see `benchmarks.sfm`.

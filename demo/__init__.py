@@ -1,8 +1,8 @@
-"""The page: a Gradio app over `sfmttr` and `export`, which know nothing of it."""
+"""The page: a Gradio app on top of `sfmttr` and `export`, which do not import it."""
 
 from __future__ import annotations
 
 import os
 
-# Before gradio is imported, by whomever: a page that asks no other server for anything.
+# Must be set before gradio is imported: the page contacts no other server.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -22,6 +22,7 @@ from sfmttr.types import Progress
 
 from .clip_preview import preview_clip
 from .events import Components
+from .export_package import import_export
 from .form import parse_export_request
 from .handlers import Handlers
 from .handlers.common import release, visitor_of
@@ -214,7 +215,7 @@ def make_answer_folder(predicted: Path) -> Path:
 
 def _kind(run: Any) -> str:
     """Return the kind of depth that the exported network gives."""
-    return str(read_json(run / "export" / "export_report.json")["model"]["kind"])
+    return str(import_export("description").read_network_description(run / "export").kind)
 
 
 def _as_gradio(error: SfmttrError) -> gr.Error:

@@ -63,15 +63,16 @@ def default_network() -> str:
     if not (on_space() and has_gpu()):
         return bundled
     from sfmttr.networks import registry
-    from sfmttr.networks.huggingface import repository
+    from sfmttr.networks.huggingface.model_card import read_card
+    from sfmttr.networks.huggingface.model_files import is_cached
     from sfmttr.networks.huggingface.model_id import ModelId
 
     model = registry.describe(GPU_DEFAULT).model
     assert model is not None, "it is a model of the Hub"
     source = ModelId.parse(model).location
     try:
-        if not repository.is_cached(source):
-            repository.describe(source)
+        if not is_cached(source):
+            read_card(source)
     except SfmttrError as error:
         _log.warning("%s cannot be had, and %s is the default instead: %s", GPU_DEFAULT, bundled, error)
         return bundled

@@ -1,7 +1,8 @@
-"""Freezing a run in a child process: python -m demo.export_worker RUN '{"device": "cpu"}'
+"""Export of a run in a child process: python -m demo.export_worker RUN '{"bundle_runtime": true}'
 
-Tracing holds the interpreter for seconds and its memory for good: a child can be ended at any moment and takes all of
-that with it. It writes JSON lines to stdout: progress `[step, done, total, note]`, at last `{"problem": ...}` or `{}`.
+Tracing blocks the interpreter for seconds and never frees its memory; a child process can be killed at any moment,
+which frees everything. The child writes JSON lines to stdout: progress as `[stage, done, total, note, phase]` and
+finally `{"problem": ...}` or `{}`.
 """
 
 from __future__ import annotations
@@ -29,32 +30,33 @@ _log = logging.getLogger(__name__)
 
 
 class ExportFailedError(SfmttrError):
-    """The export ended with a sentence."""
+    """The export failed, for the reason in the message."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is asked for. Either way of giving metres, or none."""
+    """Options of an export. At most one of the two ways to get depth in meters is given."""
 
     known_depth: tuple[int, int, int, float] | None = None
-    """Frame, row, column, metres."""
+    """Frame, row, column, meters."""
     camera_height_m: float | None = None
+    """Height above the ground."""
     bundle_runtime: bool = False
-    """The browser's runtime goes into the kit, too."""
+    """Whether the kit includes the browser runtime."""
 
 
-def command(run: Path, wish: ExportRequest) -> list[str]:
-    """The child's command line (tests replace it)."""
-    return [sys.executable, "-m", f"{__package__}.export_worker", str(run), json.dumps(asdict(wish))]
+def command(run: Path, request: ExportRequest) -> list[str]:
+    """Return the child's command line (tests replace it)."""
+    return [sys.executable, "-m", f"{__package__}.export_worker", str(run), json.dumps(asdict(request))]
 
 
-def export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
+def export(run: Path, request: ExportRequest, on_progress: OnProgress) -> None:
     """Export the run folder `run` and pack its kit.
 
     `on_progress` is called a few times a second; what it raises (a cancel) ends the child and passes through, and no
     half-written file stays. Raises `ExportFailedError`.
     """
-    child = child_process.start(command(run, wish), subprocess.PIPE)
+    child = child_process.start(command(run, request), subprocess.PIPE)
     try:
         last = _follow(child, on_progress)
     except BaseException:
@@ -65,13 +67,13 @@ def export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
     finally:
         child_process.kill(child)
     if last is None:
-        raise ExportFailedError("The export broke off: please try again.")
+        raise ExportFailedError("The export ended unexpectedly: please try again.")
     if last.get("problem"):
         raise ExportFailedError(str(last["problem"]))
 
 
 def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str, Any] | None:
-    """Pass progress on until the child ends; its last word, if it had one."""
+    """Report progress until the child ends; return its final message, if there was one."""
     lines, errors = child_process.lines_of(child.stdout), child_process.lines_of(child.stderr)
     now, last = Progress("export", 0, 0, "starting", phase="starting"), None
     while True:
@@ -83,17 +85,17 @@ def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str
         if line is None:
             break
         with contextlib.suppress(ValueError, TypeError):
-            word = json.loads(line)
-            if isinstance(word, dict):
-                last = word
+            message = json.loads(line)
+            if isinstance(message, dict):
+                last = message
             else:
-                stage, done, total, note, phase = word
+                stage, done, total, note, phase = message
                 now = Progress(str(stage), int(done), int(total), str(note), str(phase))
     if child.wait() != 0 or last is None:
         text = b""
-        with contextlib.suppress(queue.Empty):  # whatever may still hold the pipe open is not waited for
-            while (said := errors.get(timeout=1.0)) is not None:
-                text += said
+        with contextlib.suppress(queue.Empty):  # do not wait for whatever may still hold the pipe open
+            while (chunk := errors.get(timeout=1.0)) is not None:
+                text += chunk
         _log.error("an export ended with %s: %s", child.returncode, text[-4000:].decode(errors="replace"))
     return last
 
@@ -102,29 +104,29 @@ def _follow(child: subprocess.Popen[bytes], on_progress: OnProgress) -> dict[str
 
 
 def main(arguments: list[str]) -> int:
-    words = child_process.take_stdout()
+    stdout = child_process.take_stdout()
     child_process.die_with_parent(os.getppid())
 
-    def say(word: object) -> None:
-        words.write(json.dumps(word) + "\n")
+    def send(message: object) -> None:
+        stdout.write(json.dumps(message) + "\n")
 
-    run, wish = Path(arguments[0]), ExportRequest(**json.loads(arguments[1]))
+    run, request = Path(arguments[0]), ExportRequest(**json.loads(arguments[1]))
     try:
-        _export(run, wish, lambda now: say([now.stage, now.done, now.total, now.note, now.phase]))
+        _export(run, request, lambda now: send([now.stage, now.done, now.total, now.note, now.phase]))
     except SfmttrError as error:
-        say({"problem": str(error)})
+        send({"problem": str(error)})
         return 1
-    say({})
+    send({})
     return 0
 
 
-def _export(run: Path, wish: ExportRequest, on_progress: OnProgress) -> None:
+def _export(run: Path, request: ExportRequest, on_progress: OnProgress) -> None:
     exporter = import_export("exporter")
-    known = None if wish.known_depth is None else exporter.KnownDepth(*wish.known_depth)
-    config = exporter.ExportConfig(known_depth=known, camera_height_m=wish.camera_height_m)
+    known = None if request.known_depth is None else exporter.KnownDepth(*request.known_depth)
+    config = exporter.ExportConfig(known_depth=known, camera_height_m=request.camera_height_m)
     exporter.export_run(run, None, config, on_progress)
     on_progress(Progress("kit", 0, 1, "kit", phase="kit"))
-    exporter.pack(run, bundle_runtime=wish.bundle_runtime)
+    exporter.pack(run, bundle_runtime=request.bundle_runtime)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from sfmttr import networks
 from sfmttr.errors import NetworkError, SfmttrError
 from sfmttr.networks import NetworkSummary, registry
-from sfmttr.networks.huggingface import repository
+from sfmttr.networks.huggingface import model_files
 from sfmttr.networks.huggingface.model_id import ModelId, looks_like_model_id
 
 from .environment import has_gpu
@@ -75,7 +75,7 @@ class NetworkChoices:
             known = self._summaries.get(name)
         if known is not None and looks_like_model_id(name):
             known = replace(
-                known, weights_available=known.weights_available or repository.is_cached(ModelId.parse(name).location)
+                known, weights_available=known.weights_available or model_files.is_cached(ModelId.parse(name).location)
             )
         else:  # files on this disk may have changed
             known = networks.describe(name)

@@ -1,4 +1,4 @@
-"""The exported network on one more picture."""
+"""Predictions of the exported network for one photo."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 60_000_000
 MAX_SIDE = 1920
-"""Larger photos are reduced first: the network does not see more."""
+"""Long side to which larger photos are reduced: the network's input is smaller still."""
 
 
 def read_photo(path: Path, config: VideoConfig) -> np.ndarray:
-    """(H, W, 3) uint8 of an uploaded photo, upright, at most `MAX_SIDE` wide or high. Raises `ClipError`."""
+    """Read an uploaded photo as (H, W, 3) uint8, upright, long side at most `MAX_SIDE`. Raises `ClipError`."""
     from PIL import Image
 
     from sfmttr.frames.images import UnreadableImageError, read_image
 
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ClipError(f"This photo has more than {MAX_BYTES // 1_000_000} MB: please make it smaller.")
+            raise ClipError(f"This photo has more than {MAX_BYTES // 1_000_000} MB: please reduce its size.")
         image, _ = read_image(io.BytesIO(path.read_bytes()), path.name, config)
     except (UnreadableImageError, OSError) as error:
-        raise ClipError("This is not a picture that can be read: give a JPEG, PNG or WebP.") from error
+        raise ClipError("This file is not a picture that can be read: upload a JPEG, PNG or WebP.") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def read_frame(view: RunView, frame: int) -> np.ndarray:
-    """(H, W, 3) uint8 of a frame of the clip. Raises `ClipError`."""
+    """Read a frame of the clip as (H, W, 3) uint8. Raises `ClipError`."""
     if not 0 <= frame < len(view.frames):
         raise ClipError(f"There is no frame {frame}: the clip has frames 0 to {len(view.frames) - 1}.")
     return view.frames.read(frame).rgb
 
 
 def depth_of(session: Session, rgb: np.ndarray, variant: str) -> tuple[np.ndarray, list[str]]:
-    """Depth (H, W) by the exported file, and what to say about it. Raises `RunFolderError`."""
+    """Predict depth (H, W) with the exported file; also return facts about it. Raises `RunFolderError`."""
     path = session.run / "export" / f"depth-{variant}.onnx"
     if variant not in ("fp32", "fp16", "int8") or not path.is_file():
-        raise RunFolderError(f"This run has no exported network ({variant}): make its kit first, under Download.")
+        raise RunFolderError(f"This run has no exported network ({variant}): export it first, under Download.")
     network = _network(path, path.stat().st_mtime_ns)
     started = time.perf_counter()
     depth = network.predict(rgb)
@@ -72,5 +72,5 @@ def _network(path: Path, changed_ns: int) -> OnnxDepth:
     try:
         network: OnnxDepth = runtime.OnnxDepth(path)
     except runtime.ModelError as error:
-        raise RunFolderError("The exported network cannot be loaded: make the kit again, under Download.") from error
+        raise RunFolderError("The exported network cannot be loaded: export it again, under Download.") from error
     return network

@@ -1,6 +1,6 @@
-"""What the page's own elements fetch, beside Gradio's: pictures of frames, downloads, the kit's page.
+"""Routes of the page's own elements, in addition to Gradio's: pictures of frames, downloads, the kit's page.
 
-A run's id opens it and nothing else does; no path from outside ever reaches the disk.
+Only a run's id opens it, and no path of a request ever reaches the disk.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ _TYPES = {
     ".txt": "text/plain; charset=utf-8",
     ".py": "text/plain; charset=utf-8",
 }
+# Without these headers the kit's page may not use several threads.
 _ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-"""Lets the kit's page use several threads."""
-_KEEP = {"Cache-Control": "private, max-age=3600"}
+_CACHED = {"Cache-Control": "private, max-age=3600"}
 
 
 def make_router(service: Service) -> APIRouter:
+    """Return the routes over one service."""
     router = APIRouter()
 
     def session_of(id: str) -> Session:
         session = service.find(id)
         if session is None or not session.finished:
-            raise HTTPException(404, "This run is not here, or not any more.")
+            raise HTTPException(404, "This run was not found: results are deleted after a day.")
         return session
 
     @router.get("/page/{name}")
     def static(name: str) -> FileResponse:
         if name not in _PICTURES:
             raise HTTPException(404)
-        return FileResponse(STATIC / name, headers=_KEEP)
+        return FileResponse(STATIC / name, headers=_CACHED)
 
     @router.get("/view/{id}/file/{name}")
     def file(id: str, name: str) -> FileResponse:
@@ -80,6 +81,6 @@ def make_router(service: Service) -> APIRouter:
             content = run_view.webp(session_of(id), layer, frame, service.config.picture_width)
         except (KeyError, SfmttrError):
             raise HTTPException(404, "There is no such picture of this run.") from None
-        return Response(content, media_type="image/webp", headers=_KEEP)
+        return Response(content, media_type="image/webp", headers=_CACHED)
 
     return router

@@ -1,6 +1,6 @@
-"""A finished run as it is looked at: read back from its folder, so that a reload or a link shows the same.
+"""View of a finished run, read from its folder, so that a reload or a link shows the same.
 
-The page keeps one file of its own beside the run: `points.npz`, which says what became of every sparse point.
+The page keeps one file of its own beside the run: `points.npz` with the class and error of every sparse point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from PIL import Image
 
 from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
-from sfmttr.io.json_files import read_json
 from sfmttr.run.manifest import REPORT
 from sfmttr.run.report import ComparisonReport, RunReport, read_report
 from sfmttr.run.results import RunResult
@@ -26,6 +25,7 @@ from sfmttr.types import DepthKind, FrameSet
 from sfmttr.viz.colormap import ColorRange
 from sfmttr.viz.overlays import PointClass
 
+from .export_package import import_export
 from .sessions import Session
 
 POINTS = "points.npz"
@@ -47,8 +47,8 @@ TITLES: Mapping[str, str] = {
     POINTS_LAYER: "points by class",
 }
 ALIGNED_DISPARITY = "the original network with the best scale and shift"
-"""What "before" is, of a network that gives inverse depth up to scale and shift: a gain that is only alignment is
-none."""
+"""Description of "before" for a network that predicts inverse depth up to scale and shift: what alignment alone gains
+does not count as improvement."""
 _DISPARITY_TITLES: Mapping[str, str] = {
     Column.BEFORE: "before, without its shift",
     Column.ALIGNED: "before, best scale and shift",
@@ -56,7 +56,7 @@ _DISPARITY_TITLES: Mapping[str, str] = {
 
 
 def save_points(result: RunResult, session: Session) -> None:
-    """Write `points.npz` of a run that has just ended: what only its values in memory can say."""
+    """Write `points.npz` of a run that has just ended, from values that are only in memory."""
     from sfmttr.geometry import pixels_from_grid
     from sfmttr.io import depth_maps
     from sfmttr.refinement.observations import sample_at
@@ -68,19 +68,19 @@ def save_points(result: RunResult, session: Session) -> None:
     observations = aligned.observations
     names = outputs.point_classes(aligned)
     classes = np.array([_CLASSES.index(PointClass(str(name))) for name in names], np.uint8)
-    judged = (observations.test | observations.test_on_held_out_frames) & observations.reliable
+    measured = (observations.test | observations.test_on_held_out_frames) & observations.reliable
     errors = {}
     depth, network_scale = result.folder / "depth", aligned.alignment.network_scale
     for name, column in (("before", Column.BEFORE), ("after", Column.AFTER)):
         path = depth / f"{column}.npz"
         error = np.full(len(observations), np.nan, np.float32)
         if path.is_file():
-            rows = observations.where(judged)
+            rows = observations.where(measured)
             maps = (
                 depth_maps.read_maps(path) if column is Column.AFTER else depth_maps.read_aligned(depth, network_scale)
             )
             predicted = sample_at(maps, rows)
-            error[judged] = np.abs(predicted / (aligned.alignment.scale * rows.z) - 1)
+            error[measured] = np.abs(predicted / (aligned.alignment.scale * rows.z) - 1)
         errors[f"error_{name}"] = error
     with atomic_file(session.folder / POINTS) as part, part.open("wb") as file:
         np.savez_compressed(
@@ -95,7 +95,7 @@ def save_points(result: RunResult, session: Session) -> None:
 
 @dataclass(frozen=True)
 class Points:
-    """What `save_points` wrote; M rows, sorted by frame."""
+    """Content of `points.npz`; M rows, sorted by frame."""
 
     frame: np.ndarray
     xy_px: np.ndarray
@@ -104,6 +104,7 @@ class Points:
     error_after: np.ndarray
 
     def counts(self) -> dict[PointClass, int]:
+        """Return the number of points of each class."""
         return {kind: int((self.classes == i).sum()) for i, kind in enumerate(_CLASSES)}
 
 
@@ -120,47 +121,52 @@ class RunView:
 
     @property
     def refined(self) -> bool:
-        """Whether the network was trained on the clip (and not stopped by the trust gate, or for want of a model)."""
+        """Whether the network was trained, which the trust gate or a missing model prevents."""
         return self.report.refinement is not None
 
     @property
     def rolled_back(self) -> bool:
+        """Whether no step was better than the original network, which was then kept."""
         return self.report.refinement is not None and self.report.refinement.rolled_back
 
     @property
     def trusted(self) -> bool:
+        """Whether the trust gate accepted the reconstruction."""
         return self.report.alignment is not None and self.report.alignment.trusted
 
     @property
     def gate_closed(self) -> bool:
-        """There is a reconstruction, and it is not trusted."""
+        """Whether there is a reconstruction that the trust gate rejected."""
         return not self.refined and self.report.alignment is not None and not self.trusted
 
     @property
     def kind(self) -> DepthKind:
+        """Kind of the depth maps."""
         return self.report.kind
 
     @property
-    def gave_disparity(self) -> bool:
-        """Whether its network gives inverse depth, which the clip's points made depth of."""
+    def predicts_disparity(self) -> bool:
+        """Whether the network predicts inverse depth, which was converted to depth with the 3D points of the clip."""
         return self.report.alignment is not None and self.report.alignment.shift is not None
 
     @property
     def titles(self) -> Mapping[str, str]:
-        """Of layers and columns, in words."""
-        return {**TITLES, **_DISPARITY_TITLES} if self.gave_disparity else TITLES
+        """Titles of layers and depth variants."""
+        return {**TITLES, **_DISPARITY_TITLES} if self.predicts_disparity else TITLES
 
     @property
     def before_description(self) -> str:
-        """What "before" is, where that needs saying; else empty."""
+        """Description of "before" where it is not the plain prediction; else empty."""
         return ALIGNED_DISPARITY if self.before is Column.ALIGNED else ""
 
     @property
     def unit(self) -> str:
+        """Unit of the depth maps."""
         return "m" if self.kind is DepthKind.METRIC else "network units"
 
     @cached_property
     def points(self) -> Points | None:
+        """Class and error of the sparse points; None without a reconstruction."""
         path = self.session.folder / POINTS
         if not path.is_file():
             return None
@@ -169,27 +175,27 @@ class RunView:
 
     @cached_property
     def refinement(self) -> RefinementCurves | None:
-        """Curves: `refinement.json`."""
+        """Curves of the refinement, or None."""
         path = self.folder / REFINEMENT
         return read_curves(path) if path.is_file() else None
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """What can be shown, in the order of `TITLES`."""
-        there = {PHOTO, Column.BEFORE}
+        """Layers that can be shown, in the order of `TITLES`."""
+        shown = {PHOTO, Column.BEFORE}
         if self.refined:
-            there |= {Column.ALIGNED, Column.BEFORE_FUSED, Column.AFTER, Column.AFTER_FUSED}
+            shown |= {Column.ALIGNED, Column.BEFORE_FUSED, Column.AFTER, Column.AFTER_FUSED}
         if self.points is not None:
-            there.add(POINTS_LAYER)
+            shown.add(POINTS_LAYER)
             if np.isfinite(self.points.error_before).any():
-                there.add(ERROR_BEFORE)
+                shown.add(ERROR_BEFORE)
             if np.isfinite(self.points.error_after).any():
-                there.add(ERROR_AFTER)
-        return tuple(str(layer) for layer in TITLES if layer in there)
+                shown.add(ERROR_AFTER)
+        return tuple(str(layer) for layer in TITLES if layer in shown)
 
     @cached_property
     def colors(self) -> ColorRange:
-        """One range for the clip: that of the run's own pictures and video."""
+        """One color range for the clip, that of the run's own pictures and video."""
         from sfmttr.viz import colormap
 
         shown = [self._maps(column) for column in (self.before, Column.AFTER) if column in self.layers]
@@ -197,33 +203,35 @@ class RunView:
 
     @property
     def exported_colors(self) -> ColorRange:
-        """`colors` in the unit of the exported network, which may give metres where the run does not."""
+        """`colors` in the unit of the exported network, which may be meters where the run's is not."""
         from sfmttr.viz.colormap import ColorRange
 
-        scale = float(read_json(self.folder / "export" / "export_report.json")["model"]["scale"])
+        scale = float(import_export("description").read_network_description(self.folder / "export").scale)
         return ColorRange(scale * self.colors.near, scale * self.colors.far)
 
     @property
     def before(self) -> Column:
-        """What is shown as unrefined depth: of a network that gives disparity, what alignment makes of it."""
-        return Column.ALIGNED if self.refined and self.gave_disparity else Column.BEFORE
+        """Depth variant that is shown as unrefined; for a network that predicts disparity, the aligned one."""
+        return Column.ALIGNED if self.refined and self.predicts_disparity else Column.BEFORE
 
     def _maps(self, column: str) -> np.ndarray:
-        """(N, h, w) of one column."""
+        """Return the maps (N, h, w) of one depth variant."""
         alignment = self.report.alignment
-        if column == Column.ALIGNED and self.before is Column.BEFORE and alignment is not None:  # else it is kept
+        if (
+            column == Column.ALIGNED and self.before is Column.BEFORE and alignment is not None
+        ):  # else its maps are stored
             return self._maps(Column.BEFORE) * np.float32(alignment.network_scale)
         path = self.folder / "depth" / f"{column}.npz"
         return _read_maps(path, path.stat().st_mtime_ns)
 
     def depth(self, column: str, frame: int) -> np.ndarray:
-        """(H, W) float32 at frame size."""
+        """Return the depth (H, W) float32 of a frame, at frame size."""
         from sfmttr.geometry import resize_numpy
 
         return resize_numpy(self._maps(column)[frame], self.frames.hw)
 
     def picture(self, layer: str, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8. Raises KeyError for a layer or a frame that there is not."""
+        """Return one layer of a frame as (H, W, 3) uint8. Raises KeyError when there is no such layer or frame."""
         from sfmttr.viz import colormap, overlays
 
         if layer not in self.layers or not 0 <= frame < len(self.frames):
@@ -233,7 +241,7 @@ class RunView:
         if layer not in (POINTS_LAYER, ERROR_BEFORE, ERROR_AFTER):
             return colormap.colorize(self.depth(layer, frame), self.colors)
         points, rgb = self.points, self.frames.read(frame).rgb
-        assert points is not None, "or the layer would not be there"
+        assert points is not None, "a layer of points needs points"
         rows = points.frame == frame
         if layer == POINTS_LAYER:
             kinds = [_CLASSES[i] for i in points.classes[rows]]
@@ -241,13 +249,14 @@ class RunView:
         else:
             error = points.error_before if layer == ERROR_BEFORE else points.error_after
             drawn = overlays.error_overlay(rgb, points.xy_px[rows], error[rows])
-        return drawn[: rgb.shape[0]]  # their legends are drawn on paper; the page has its own
+        return drawn[: rgb.shape[0]]  # without the legends that are drawn below: the page has its own
 
     def has_kit(self) -> bool:
+        """Return whether the run was exported."""
         return (self.folder / "kit.zip").is_file()
 
     def held_out(self, column: str) -> float | None:
-        """AbsRel at held-out points."""
+        """Return AbsRel of a depth variant at held-out points; None when it is not known."""
         return _abs_rel(self.report.comparison.held_out, column)
 
 
@@ -269,7 +278,7 @@ def _view(session: Session, changed_ns: int) -> RunView:
 
 
 def view_of(session: Session) -> RunView:
-    """The run of a session, kept for the next question about it. Raises `RunFolderError` when it is not finished."""
+    """Return the view of a session's run, cached. Raises `RunFolderError` when the run is not finished."""
     report = session.run / REPORT
     return _view(session, report.stat().st_mtime_ns if report.is_file() else 0)
 
@@ -280,11 +289,12 @@ def _webp(session: Session, changed_ns: int, layer: str, frame: int, width: int)
 
 
 def webp(session: Session, layer: str, frame: int, width: int) -> bytes:
-    """One picture, at most `width` wide. Raises KeyError for one that there is not."""
+    """Return one picture, at most `width` wide. Raises KeyError when there is no such layer or frame."""
     return _webp(session, (session.run / REPORT).stat().st_mtime_ns, layer, frame, width)
 
 
 def encode_webp(rgb: np.ndarray, width: int, quality: int = 90) -> bytes:
+    """Encode a picture (h, w, 3) uint8, reduced to at most `width`."""
     image = Image.fromarray(rgb)
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)

@@ -86,9 +86,8 @@ class Runner:
 
     def export(self, session: Session, request: ExportRequest, on_event: OnEvent) -> None:
         """Export the session's run and pack its kit, reporting `Progress`."""
-        from sfmttr.io.json_files import read_json
-        from sfmttr.run.manifest import REPORT
+        from sfmttr.run.report import read_report
 
         started = time.monotonic()
         export(session.run, request, on_event)
-        self._timings.record_export(time.monotonic() - started, str(read_json(session.run / REPORT)["network"]))
+        self._timings.record_export(time.monotonic() - started, read_report(session.run).network)

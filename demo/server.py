@@ -56,10 +56,10 @@ def _start_threads(page: Page) -> None:
 
 
 def _sweep_reconstructions(keep_s: float) -> None:
-    from sfmttr.run.pipeline import reconstructions
+    from sfmttr.run.sfm_stage import reconstruction_cache_folder
     from sfmttr.sfm.reconstruction import sweep_cache
 
-    sweep_cache(reconstructions(), keep_s)
+    sweep_cache(reconstruction_cache_folder(), keep_s)
 
 
 def _warm_up() -> None:

@@ -1,6 +1,6 @@
-"""Folders of visitors: each under an id that cannot be guessed, deleted when nobody has looked at it for long.
+"""Folders of visitors: each under an id that cannot be guessed, deleted when nobody opened it for long.
 
-The id is all that opens a run: it stands in the address of the page, so that a reload or a link finds it again.
+Only the id opens a run. It is part of the page's address, so that a reload or a link finds the run again.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from pathlib import Path
 from sfmttr.run.manifest import REPORT
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
-_TOUCHED = ".looked-at"
+_LAST_OPENED = ".looked-at"
 
 
 @dataclass(frozen=True)
 class Session:
-    """One folder of the store: an upload, a run, or both."""
+    """One folder of the store, which holds an upload, a run, or both."""
 
     id: str
     folder: Path
 
     @property
     def run(self) -> Path:
+        """The run folder."""
         return self.folder / "run"
 
     @property
     def finished(self) -> bool:
+        """Whether there is a run that reached its report."""
         return (self.run / REPORT).is_file()
 
     def touch(self) -> None:
-        """Somebody looks at it."""
-        (self.folder / _TOUCHED).touch()
+        """Record that somebody opened it now."""
+        (self.folder / _LAST_OPENED).touch()
 
     @property
     def age_s(self) -> float:
-        """Since somebody last looked at it."""
-        for path in (self.folder / _TOUCHED, self.folder):
+        """Seconds since somebody last opened it."""
+        for path in (self.folder / _LAST_OPENED, self.folder):
             try:
                 return time.time() - path.stat().st_mtime
             except OSError:
@@ -52,7 +54,7 @@ class Session:
 
 
 class SessionStore:
-    """All folders of visitors, in `root`."""
+    """All folders of visitors, in `root`; `sweep` keeps at most `keep_most`, each for `keep_s` seconds."""
 
     def __init__(self, root: Path, keep_s: float, keep_most: int) -> None:
         self._root, self._keep_s, self._keep_most = root, keep_s, keep_most
@@ -60,14 +62,14 @@ class SessionStore:
         self._lock = threading.Lock()
 
     def new(self) -> Session:
-        """An empty folder of its own."""
+        """Create an empty folder."""
         session = self._session(secrets.token_urlsafe(16))
         session.folder.mkdir(parents=True)
         session.touch()
         return session
 
     def find(self, id: object) -> Session | None:
-        """The folder with this id, whatever was given for one; None when there is none, or no more."""
+        """Return the folder with this id, which may be any value; None when there is none, or no more."""
         if not isinstance(id, str) or not _ID.fullmatch(id):
             return None
         session = self._session(id)
@@ -77,12 +79,12 @@ class SessionStore:
         return session
 
     def delete(self, session: Session) -> None:
-        """Remove the folder with all that is in it; somebody who still uses it sees it go."""
+        """Delete the folder with everything in it, even if it is in use."""
         shutil.rmtree(session.folder, ignore_errors=True)
 
     @contextmanager
     def in_use(self, session: Session) -> Iterator[None]:
-        """While this lasts, `sweep` leaves the folder alone."""
+        """Keep `sweep` from deleting the folder within this context."""
         with self._lock:
             self._in_use[session.id] = self._in_use.get(session.id, 0) + 1
         try:
@@ -96,14 +98,14 @@ class SessionStore:
                 session.touch()
 
     def sweep(self) -> int:
-        """Delete what is too old, and the oldest of what is too many; give how many went."""
+        """Delete folders that are too old, and the oldest if there are too many; return how many were deleted."""
         sessions = sorted(self._all(), key=lambda session: session.age_s)
         with self._lock:
-            idle = [(place, each) for place, each in enumerate(sessions) if each.id not in self._in_use]
-        gone = [each for place, each in idle if each.age_s > self._keep_s or place >= self._keep_most]
-        for session in gone:
+            idle = [(rank, each) for rank, each in enumerate(sessions) if each.id not in self._in_use]
+        expired = [each for rank, each in idle if each.age_s > self._keep_s or rank >= self._keep_most]
+        for session in expired:
             self.delete(session)
-        return len(gone)
+        return len(expired)
 
     def _session(self, id: str) -> Session:
         return Session(id, self._root / id)
@@ -116,7 +118,7 @@ class SessionStore:
 
 
 def sweep_forever(sweeps: Sequence[Callable[[], object]], every_s: float) -> None:
-    """Start the thread that does these again and again; it ends with the process."""
+    """Start the thread that calls `sweeps` every `every_s` seconds until the process ends."""
 
     def sweep() -> None:
         while True:

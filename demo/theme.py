@@ -1,4 +1,4 @@
-"""Colours, type and what stands in the page's head. System fonts: no other server is asked for any."""
+"""Colors, fonts and the head of the page. System fonts: none is requested from another server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def make() -> gr.themes.Base:
+    """Return the theme, light and dark."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.teal,
         neutral_hue=gr.themes.colors.slate,
@@ -46,13 +47,13 @@ def make() -> gr.themes.Base:
 
 
 def head(script: str, examples: Sequence[Example]) -> str:
-    """The page's own element, and the gallery's pictures."""
+    """Return the page's own element and the pictures of the examples, for the HTML head."""
     pictures = "".join(
         f"#example-{escape(each.name)}{{background-image:linear-gradient(transparent 45%,rgba(8,12,16,.78)),"
         f"url('page/{escape(each.name)}.webp')}}"
         for each in examples
     )
     return (
-        '<meta name="description" content="Film a place, and take home a depth network that is tuned to it.">'
+        '<meta name="description" content="Film a place and get a depth network that is fine-tuned to it.">'
         f"<style>{pictures}</style><script type='module'>{script}</script>"
     )

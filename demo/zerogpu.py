@@ -1,8 +1,8 @@
-"""The boundary to ZeroGPU, and the only file that knows `spaces`.
+"""Boundary to ZeroGPU, and the only module that imports `spaces`.
 
-A GPU function there runs in a forked child that ends: what it changes in place is lost, so everything that is wanted
-comes back as values on the CPU. Each call asks for the seconds that it is expected to take, at most `MAX_CALL_S`; a
-refinement that takes longer is done in pieces, each going on from the checkpoint of the one before. Reconstruction,
+A GPU function of ZeroGPU runs in a forked child that ends: what it changes in place is lost, so all results are
+returned as values on the CPU. Each call requests the seconds that it is expected to take, at most `MAX_CALL_S`; a
+longer refinement is split into chunks, each of which continues from the checkpoint of the previous one. Reconstruction,
 outputs and export need no GPU and stay outside. Elsewhere the network simply runs in this process.
 """
 
@@ -29,30 +29,32 @@ if TYPE_CHECKING:
     from sfmttr.types import OnProgress
 
 LIVE_FRAME = 0
-"""The frame whose depth is shown while the network learns."""
+"""Frame whose depth is shown during the refinement."""
 MAX_CALL_S = 60.0
+"""Seconds that one call may request."""
+# Seconds until a child computes (fork, CUDA, sending images), without the transfer of weights.
 START_S = 6.0
-"""Until a child computes, beside what weights take: the fork, CUDA, moving images."""
+# Seconds reserved for the end of a chunk, without the transfer of weights.
 END_S = 4.0
-"""Left over at the end of a piece, beside what weights take."""
+# Seconds per frame and, before any was timed, per step: generous, and for networks of up to LARGE parameters. Larger
+# ones take longer in proportion.
 PREDICT_S = 0.05
-"""A frame, generously; larger networks than `LARGE` take longer in proportion."""
 STEP_S = 0.06
-"""A step, generously, before any was seen; likewise."""
 LARGE = 100e6
-"""Parameters."""
+# Bytes of weights that are packed and sent to or from a child in one second.
 SENT_A_SECOND = 400e6
-"""Bytes of weights that are packed and sent to or from a child."""
+# Safety factor on the measured time of a step.
+_STEP_MARGIN = 1.3
 _LIVE_EVERY_S = 0.7
 
 
 def on_zero_gpu() -> bool:
-    """Whether this is a Space on ZeroGPU."""
+    """Return whether this is a Space on ZeroGPU."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
 def make_backend(device: str = "auto") -> Callable[[], Backend]:
-    """What gives runs their backend. On ZeroGPU this must be called before the page is launched."""
+    """Return the function that gives a run its backend. On ZeroGPU, call this before the page is launched."""
     if on_zero_gpu():
         import spaces  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -68,7 +70,7 @@ def make_backend(device: str = "auto") -> Callable[[], Backend]:
 
 
 def free_memory() -> None:
-    """Give back what a run left: the garbage of a stopped one may hold a whole network, also on the GPU."""
+    """Free the memory of a run: the garbage of a stopped one may hold a whole network, also on the GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and not on_zero_gpu() and torch.cuda.is_available():
@@ -80,7 +82,7 @@ def free_memory() -> None:
 
 @dataclass(frozen=True)
 class StepUpdate:
-    """One step, and now and then what the network says of `LIVE_FRAME`."""
+    """One step, and now and then the current depth of `LIVE_FRAME`."""
 
     step: RefineStep
     depth: np.ndarray | None
@@ -88,20 +90,20 @@ class StepUpdate:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The end of a piece: the whole result, or where to go on."""
+    """The end of a chunk: the whole result, or the checkpoint to continue from."""
 
     result: RefineResult | None
     checkpoint: RefineCheckpoint | None
     step_s: float
-    """What a step took."""
+    """Measured seconds per step."""
 
-    def packed(self) -> bytes:
-        """For the way home. Tensors by themselves would travel in shared memory that goes with the child."""
+    def to_bytes(self) -> bytes:
+        """Serialize for the parent. Tensors as such would be sent in shared memory, which ends with the child."""
         return pickle.dumps(self)
 
 
 def predict_on_gpu(network: DepthNetwork, images: Tensor) -> np.ndarray:
-    """(N, h', w') float32 of images (N, 3, h, w)."""
+    """Predict maps (N, h', w') float32 for images (N, 3, h, w)."""
     from sfmttr.networks.inference import predict_maps
     from sfmttr.utils.device import choose_compute
 
@@ -109,59 +111,59 @@ def predict_on_gpu(network: DepthNetwork, images: Tensor) -> np.ndarray:
 
 
 def predict_duration(network: DepthNetwork, images: Tensor) -> int:
-    """Seconds to ask for."""
-    return _whole(START_S + _sending_s(network) + PREDICT_S * _size(network) * len(images))
+    """Return the seconds to request."""
+    return _round_up(START_S + _transfer_s(network) + PREDICT_S * _relative_cost(network) * len(images))
 
 
 def max_frames_per_call(network: DepthNetwork) -> int:
-    """Frames that one call has time for."""
-    return max(1, int((MAX_CALL_S - START_S - _sending_s(network)) / (PREDICT_S * _size(network))))
+    """Return the number of frames that one call has time for."""
+    return max(1, int((MAX_CALL_S - START_S - _transfer_s(network)) / (PREDICT_S * _relative_cost(network))))
 
 
 def refine_on_gpu(
     task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float
 ) -> Iterator[StepUpdate | bytes]:
-    """Go on from `checkpoint` until the seconds that were asked for are nearly over; last comes a packed `Chunk`."""
+    """Continue from `checkpoint` until the requested seconds are nearly over; finally yield a serialized `Chunk`."""
     from sfmttr.refinement.loop import Refinement
     from sfmttr.utils.device import choose_compute
 
     began = time.monotonic()
     until = began + refine_duration(task, checkpoint, steps_left, step_s) - end_s(task)
     refinement = Refinement(task, choose_compute(), checkpoint)
-    started, told, steps = time.monotonic(), 0.0, 0
+    started, sent_at, steps = time.monotonic(), 0.0, 0
     for step in refinement.steps():
         steps += 1
         now = time.monotonic()
-        shown = now - told >= _LIVE_EVERY_S or step.index == step.total
-        told = now if shown else told
+        shown = now - sent_at >= _LIVE_EVERY_S or step.index == step.total
+        sent_at = now if shown else sent_at
         yield StepUpdate(step, refinement.depth(LIVE_FRAME) if shown else None)
         if now > until and step.index < step.total:
-            yield Chunk(None, refinement.checkpoint(), (now - started) / steps).packed()
+            yield Chunk(None, refinement.checkpoint(), (now - started) / steps).to_bytes()
             return
-    yield Chunk(refinement.result(), None, (time.monotonic() - started) / max(steps, 1)).packed()
+    yield Chunk(refinement.result(), None, (time.monotonic() - started) / max(steps, 1)).to_bytes()
 
 
 def refine_duration(task: RefineTask, checkpoint: RefineCheckpoint | None, steps_left: int, step_s: float) -> int:
-    """Seconds to ask for."""
-    return _whole(START_S + _sending_s(task.network) + end_s(task) + 1.3 * step_s * steps_left)
+    """Return the seconds to request."""
+    return _round_up(START_S + _transfer_s(task.network) + end_s(task) + _STEP_MARGIN * step_s * steps_left)
 
 
 def end_s(task: RefineTask) -> float:
-    """Left over at the end of a piece for sending its checkpoint: where it stands, and the best weights so far."""
-    return END_S + 2 * _sending_s(task.network)
+    """Return the seconds reserved for sending a checkpoint, which holds current and best weights."""
+    return END_S + 2 * _transfer_s(task.network)
 
 
-def _size(network: DepthNetwork) -> float:
-    """How much longer than others a network takes."""
+def _relative_cost(network: DepthNetwork) -> float:
+    """Return how much longer a network takes than one of up to `LARGE` parameters."""
     return max(1.0, sum(value.numel() for value in network.parameters()) / LARGE)
 
 
-def _sending_s(network: DepthNetwork) -> float:
-    """Seconds until a network's weights are packed and sent."""
+def _transfer_s(network: DepthNetwork) -> float:
+    """Return the seconds until a network's weights are packed and sent."""
     return sum(value.numel() * value.element_size() for value in network.parameters()) / SENT_A_SECOND
 
 
-def _whole(seconds: float) -> int:
+def _round_up(seconds: float) -> int:
     return int(min(MAX_CALL_S, seconds) + 0.999)
 
 
@@ -169,14 +171,14 @@ def _whole(seconds: float) -> int:
 
 
 class _Snapshot:
-    """What came back of the network's depth last."""
+    """The latest depth that a child sent."""
 
     def __init__(self) -> None:
         self.values: np.ndarray | None = None
 
     def depth(self, frame: int) -> np.ndarray:
         if frame != LIVE_FRAME or self.values is None:
-            raise KeyError(f"no depth of frame {frame} came back")
+            raise KeyError(f"no depth of frame {frame} was sent")
         return self.values
 
 
@@ -198,7 +200,7 @@ class ZeroGpuBackend:
         on_progress: OnProgress,
         early: FeatureCache | None = None,
     ) -> np.ndarray:
-        """As `Backend.predict`. `early` stays empty: what is rented for a moment hands over maps alone."""
+        """Predict as `Backend.predict` does. `early` stays empty: a child sends maps alone."""
         from sfmttr.types import Progress
 
         on_progress(Progress(stage, 0, len(images), "waiting for a GPU"))
@@ -210,25 +212,26 @@ class ZeroGpuBackend:
         return np.concatenate(parts)
 
     def refine(self, task: RefineTask, on_step: OnStep) -> RefineResult:
-        snapshot, checkpoint, step_s = _Snapshot(), None, STEP_S * task.config.frames_per_step * _size(task.network)
-        # An upper bound before the network has said how many steps it makes in the time of `steps` whole ones.
+        snapshot, checkpoint = _Snapshot(), None
+        step_s = STEP_S * task.config.frames_per_step * _relative_cost(task.network)
+        # An upper bound until the first step tells how many steps fit into the time budget.
         left = (
             round(task.config.steps / task.network.cached_step_cost)
             if task.config.match_time_budget
             else task.config.steps
         )
         while True:
-            piece: Chunk | None = None
-            for news in self._refine(task, checkpoint, left, step_s):
-                if isinstance(news, bytes):
-                    piece = pickle.loads(news)  # from our own child
+            chunk: Chunk | None = None
+            for update in self._refine(task, checkpoint, left, step_s):
+                if isinstance(update, bytes):
+                    chunk = pickle.loads(update)  # from our own child
                     continue
-                if news.depth is not None:
-                    snapshot.values = news.depth
-                left = news.step.total - news.step.index
-                on_step(news.step, snapshot)
-            if piece is None:
-                raise RuntimeError("a GPU function ended without a word")
-            if piece.result is not None:
-                return piece.result
-            checkpoint, step_s = piece.checkpoint, piece.step_s
+                if update.depth is not None:
+                    snapshot.values = update.depth
+                left = update.step.total - update.step.index
+                on_step(update.step, snapshot)
+            if chunk is None:
+                raise RuntimeError("a GPU function ended without a result")
+            if chunk.result is not None:
+                return chunk.result
+            checkpoint, step_s = chunk.checkpoint, chunk.step_s

@@ -72,7 +72,7 @@ def _export(options: argparse.Namespace) -> int:
     # After parsing: torch takes seconds to import.
     from sfmttr.cli.console import progress_bars
 
-    from .exporter import ExportConfig, KnownDepth, export_run, pack
+    from .exporter import FOLDER, ExportConfig, KnownDepth, export_run, pack
     from .report import print_report
 
     known_depth = None
@@ -89,7 +89,7 @@ def _export(options: argparse.Namespace) -> int:
     )
     with progress_bars() as bars:
         report = export_run(options.run, options.out, config, bars.on_progress)
-    print_report(report)
+    print_report(report, options.out or options.run / FOLDER)
     if not options.no_kit:
         print(f"Kit: {pack(options.run, options.out, bundle_runtime=options.bundle_runtime)}")
     return 0

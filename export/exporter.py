@@ -26,10 +26,11 @@ from sfmttr.io.atomic import atomic_folder
 from sfmttr.io.depth_maps import read_maps
 from sfmttr.io.json_files import cache_key, write_json
 from sfmttr.networks.base import DepthNetwork, DepthPredictor, TorchPredictor, source_frames
+from sfmttr.networks.fingerprint import weights_hash
 from sfmttr.networks.weights import sha256_of
 from sfmttr.run.finished import FinishedRun
 from sfmttr.run.folder import RunFolder
-from sfmttr.run.pipeline import weights_hash
+from sfmttr.run.stages import StageName
 from sfmttr.sfm import reconstruction
 from sfmttr.types import HW, DepthKind, OnProgress, Progress, ignore_progress
 
@@ -44,8 +45,6 @@ from .report import Attempt, ExportReport, FileReport, HeldOutReport
 from .runtime import OnnxDepth, Provider
 from .spec import Graph, ModelMetadata, Variant
 
-STAGE, KIT_STAGE = "export", "kit"
-"""In the run's manifest (`sfmttr.run.pipeline` knows them: it voids them when the network changes), and of progress."""
 FOLDER = "export"
 """Within the run folder."""
 CALIBRATION_FRAMES = 16
@@ -109,11 +108,11 @@ def export_run(
         _refuse_foreign(target)
         with atomic_folder(target) as part:
             report = _Export(finished, part, config, on_progress).execute()
-            write_json(part / spec.REPORT, report.to_json())
+            write_json(part / spec.REPORT, report)
         if folder is not None:
-            key = cache_key(report.metadata.weights_sha256, config)
-            folder.record(STAGE, key, [target], time.perf_counter() - started, invalidates=(KIT_STAGE,))
-    return replace(report, folder=target)
+            key = cache_key(report.model.weights_sha256, config)
+            folder.record(StageName.EXPORT, key, [target], time.perf_counter() - started, invalidates=(StageName.KIT,))
+    return report
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -136,9 +135,9 @@ def pack(run: Path, out: Path | None = None, *, bundle_runtime: bool = False) ->
     started = time.perf_counter()
     with RunFolder(run) as folder:
         path = build_kit(run, run / FOLDER, run / spec.KIT, bundle_runtime=bundle_runtime)
-        exported = folder.manifest.stage(STAGE)
+        exported = folder.manifest.stage(StageName.EXPORT)
         key = cache_key("" if exported is None else exported.key, bundle_runtime)
-        folder.record(KIT_STAGE, key, [path], time.perf_counter() - started)
+        folder.record(StageName.KIT, key, [path], time.perf_counter() - started)
     return path
 
 
@@ -194,21 +193,23 @@ class _Export:
         provider = self._predictor(Variant.FP32).provider
         if Variant.FP32 not in self._config.variants:
             self._path(Variant.FP32).unlink()
-        self._on_progress(Progress(STAGE, len(self._steps), len(self._steps)))
+        self._on_progress(Progress(StageName.EXPORT, len(self._steps), len(self._steps)))
+        variants = {variant: file for variant, file in files.items() if variant in self._config.variants}
         return ExportReport(
-            folder=self._folder,
-            metadata=self._metadata,
+            sfmttr=sfmttr.__version__,
             opset=self._config.opset,
+            versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+            model=self._metadata.description,
+            tolerances={variant: spec.TOLERANCES[variant] for variant in variants},
             provider=provider,
             held_out=self._held_out_report(exact),
-            variants={variant: file for variant, file in files.items() if variant in self._config.variants},
+            variants=variants,
             core=core,
             latency=times,
-            versions={"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         )
 
     def _tell(self, step: str) -> None:
-        self._on_progress(Progress(STAGE, self._steps.index(step), len(self._steps), step, phase=step))
+        self._on_progress(Progress(StageName.EXPORT, self._steps.index(step), len(self._steps), step, phase=step))
 
     # ------------------------------------------------------------------------------- one file
 

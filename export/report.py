@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import sfmttr
 from sfmttr.evaluation.metrics import DepthMetrics
+from sfmttr.io.json_files import read_model
 
 from . import spec
+from .errors import ExportError
 from .latency import Latency
 from .parity import ParityCase
-from .spec import ModelMetadata, Tolerance, Variant
+from .spec import NetworkDescription, Tolerance, Variant
 
 
 @dataclass(frozen=True)
@@ -67,51 +67,46 @@ class HeldOutReport:
     torch: DepthMetrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """Everything that an export found; the files lie in `folder`."""
+    """Everything that an export found."""
 
-    folder: Path
-    metadata: ModelMetadata
-    """Of the fp32 file."""
+    schema: int = spec.SCHEMA
+    sfmttr: str
+    """Version of this package."""
     opset: int
+    versions: Mapping[str, str]
+    """Versions of the libraries that the files were made with."""
+    model: NetworkDescription
+    tolerances: Mapping[Variant, Tolerance]
+    """Limits that the variants were checked against."""
     provider: str
-    """What onnxruntime really ran on."""
+    """Execution provider that onnxruntime really ran on."""
     held_out: HeldOutReport | None
     variants: Mapping[Variant, FileReport]
     core: FileReport | None
     latency: Mapping[str, Latency]
-    """By what the pictures are: "frame", as large as the clip's; "working", as large as the network's input."""
-    versions: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        model = {name: value for name, value in asdict(self.metadata).items() if name not in ("graph", "variant")}
-        return {
-            "schema": spec.SCHEMA,
-            "sfmttr": sfmttr.__version__,
-            "opset": self.opset,
-            "versions": self.versions,
-            "model": model,
-            "tolerances": {str(variant): _tolerance(spec.TOLERANCES[variant]) for variant in self.variants},
-            "provider": self.provider,
-            "held_out": self.held_out,
-            "variants": self.variants,
-            "core": self.core,
-            "latency": self.latency,
-        }
+    """By image size: "frame", the size of the clip's frames; "working", the size of the network's input."""
 
 
-def _tolerance(tolerance: Tolerance) -> dict[str, float | None]:
-    return {name: None if value == float("inf") else value for name, value in asdict(tolerance).items()}
+def read_export_report(folder: Path) -> ExportReport:
+    """Return the report of the export in `folder`.
+
+    Raises `RunFolderError` when there is none, or it is from a newer version, `ExportError` when it is damaged.
+    """
+    advice = "export again"
+    return read_model(
+        folder / spec.REPORT, ExportReport, newest_schema=spec.SCHEMA, advice=advice, error_type=ExportError
+    )
 
 
 # ------------------------------------------------------------------------------------------ table
 
 
-def print_report(report: ExportReport) -> None:
-    """A row a file, below the torch network's own."""
+def print_report(report: ExportReport, folder: Path) -> None:
+    """Print one row a file, below those of the torch network. `folder` holds the files."""
     console = Console()
-    table = Table(title=f"{report.metadata.network}, on {report.provider}", title_justify="left", box=None)
+    table = Table(title=f"{report.model.network}, on {report.provider}", title_justify="left", box=None)
     table.add_column("")
     for title in ("MB", "of fp32", "largest\ndiff.", "mean\ndiff.", "AbsRel", "change", *_latency_titles(report)):
         table.add_column(title, justify="right")
@@ -129,7 +124,7 @@ def print_report(report: ExportReport) -> None:
     int8 = report.variants.get(Variant.INT8)
     if int8 is not None:
         console.print(f"In float in int8: {', '.join(int8.float_layers)}", highlight=False)
-    console.print(f"Written to {escape(str(report.folder))}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {escape(str(folder))}", highlight=False, soft_wrap=True)
 
 
 def _latency_titles(report: ExportReport) -> list[str]:

@@ -76,17 +76,13 @@ TOLERANCES: Mapping[Variant, Tolerance] = {
 }
 
 
-@dataclass(frozen=True)
-class ModelMetadata:
-    """What a file says of itself. Stored as text under `METADATA_PREFIX` + the field's name."""
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """A refined network and the clip it was refined on, as all files of an export have it."""
 
     schema: int
     version: str
     """Of sfmttr."""
-    graph: str
-    """A `Graph`."""
-    variant: str
-    """A `Variant`."""
     network: str
     network_source: str
     network_licence: str
@@ -114,6 +110,21 @@ class ModelMetadata:
     held_out_points: int
     neighbours: tuple[int, ...] = ()
     """Frames that go in beside the picture, relative to it; absent from files of networks that see one alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata(NetworkDescription):
+    """Metadata of one file. Stored as text under `METADATA_PREFIX` + the field's name."""
+
+    graph: str
+    """A `Graph`."""
+    variant: str
+    """A `Variant`."""
+
+    @property
+    def description(self) -> NetworkDescription:
+        """The part that all files of an export share."""
+        return NetworkDescription(**{field.name: getattr(self, field.name) for field in fields(NetworkDescription)})
 
     def to_props(self) -> dict[str, str]:
         """The metadata entries of an ONNX file."""

@@ -1,4 +1,4 @@
-"""The Python API: one call from a clip to its refined network."""
+"""Python API: one call from a clip to its refined network."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def refine_clip(
     on_progress: OnProgress = ignore_progress,
     **changes: Any,
 ) -> RunResult:
-    """Refine `network` on `clip` (video, folder or zip of images); everything is written into the folder `out`.
+    """Refine `network` on `clip` (video, folder or zip of images) and write everything into the folder `out`.
 
-    `config` is what to start from (default: all defaults); `network`, `preset` and `changes`, which are further fields
-    of `RunConfig` (e.g. `seed=1`, `device="cpu"`), go on top. Raises subclasses of `SfmttrError`.
+    `network`, `preset` and `changes`, which are further fields of `RunConfig` (such as `seed=1` or `device="cpu"`),
+    override those of `config`, or else the defaults. Raises subclasses of `SfmttrError`.
     """
     if network is not None:
         changes["network"] = network

@@ -55,7 +55,7 @@ class DepthCompare extends HTMLElement {
       });
       return make("label", {}, make("span", {}, label), select);
     };
-    const mark = make("button", { type: "button", class: "dc-mark", title: "Mark a place whose distance you know", "aria-pressed": "false" }, "Mark a place");
+    const mark = make("button", { type: "button", class: "dc-mark", title: "Mark a point whose distance you know", "aria-pressed": "false" }, "Mark a known distance");
     mark.addEventListener("click", () => this.setMarking(!this.marking));
     this.markButton = mark;
     return make("div", { class: "dc-top" }, choice("left", "Left"), choice("right", "Right"), mark);
@@ -102,7 +102,7 @@ class DepthCompare extends HTMLElement {
     const strip = make("span", { class: "dc-strip", style: `background:linear-gradient(90deg,${bar.stops.join(",")})` });
     const ticks = bar.ticks.map(({ at, text }) => make("span", { style: `left:${(100 * at).toFixed(2)}%` }, text));
     this.depthBar = make("div", { class: "dc-bar" }, make("span", { class: "dc-end" }, "near"), make("span", { class: "dc-scale" }, strip, make("span", { class: "dc-ticks" }, ...ticks)), make("span", { class: "dc-end" }, `far (${bar.unit})`));
-    this.errorBar = make("div", { class: "dc-bar", hidden: true }, make("span", { class: "dc-end" }, "0 % off"), make("span", { class: "dc-scale" }, make("span", { class: "dc-strip dc-error" })), make("span", { class: "dc-end" }, `${this.config.errorBar?.most ?? ""} off`));
+    this.errorBar = make("div", { class: "dc-bar", hidden: true }, make("span", { class: "dc-end" }, "0 % error"), make("span", { class: "dc-scale" }, make("span", { class: "dc-strip dc-error" })), make("span", { class: "dc-end" }, `${this.config.errorBar?.most ?? ""} or more`));
     return this.single ? null : make("div", {}, this.depthBar, this.errorBar);
   }
 
@@ -150,7 +150,7 @@ class DepthCompare extends HTMLElement {
     this.playButton.textContent = "❚❚";
     this.playButton.setAttribute("aria-label", "Pause");
     this.timer = setInterval(() => {
-      if (!this.under.complete || !this.over.complete) return; // wait for the network rather than skip
+      if (!this.under.complete || !this.over.complete) return; // wait for pictures rather than skip frames
       this.frame = (this.frame + 1) % this.config.frames.length;
       this.show();
     }, 1000 / (this.config.fps ?? 10));
@@ -190,11 +190,11 @@ class DepthCompare extends HTMLElement {
       field.value = `${this.frame}, ${row}, ${column}`;
       field.dispatchEvent(new Event("input", { bubbles: true }));
     }
-    this.markButton.textContent = `Marked: see Download, in metres`;
+    this.markButton.textContent = "Marked: enter its distance under Download";
   }
 
   tour() {
-    // Once, slowly, across and back to the middle: what the divider is for needs no words then.
+    // Once, slowly, across and back to the middle, which shows what the divider is for.
     this.touring = true;
     const begun = performance.now();
     const step = (now) => {

@@ -22,7 +22,7 @@ def compare(view: RunView, key: str) -> str:
     """Return the comparison of every frame, what "before" is, and the video of the clip."""
     left, right = (str(view.before), "after") if view.refined else ("photo", str(view.before))
     element = depth_compare(view, [each for each in view.layers if each != "points"], left, right)
-    caption = f'<p class="caption">{before_caption(view)}</p>' if view.gave_disparity else ""
+    caption = f'<p class="caption">{before_caption(view)}</p>' if view.predicts_disparity else ""
     video = ""
     if (view.folder / "comparison.mp4").is_file():
         video = (

@@ -24,7 +24,7 @@ def points(view: RunView) -> str:
     known = view.points
     if known is None:
         return '<p class="empty">No 3D points: structure-from-motion found no model.</p>'
-    texts = _LEGEND | ({"strict": _STRICT_DISPARITY} if view.gave_disparity else {})
+    texts = _LEGEND | ({"strict": _STRICT_DISPARITY} if view.predicts_disparity else {})
     legend = "".join(
         f'<li><span class="mark {kind}" aria-hidden="true"></span><b>{count:,}</b> {texts[str(kind)]}</li>'
         for kind, count in known.counts().items()

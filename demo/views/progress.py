@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from sfmttr.run import stages
+from sfmttr.run.stages import StageName
 from sfmttr.sfm.protocol import FIRST_ATTEMPT, SfmPhase
 from sfmttr.types import ResultOrigin
 
@@ -16,20 +18,14 @@ from .common import is_finite, percent
 if TYPE_CHECKING:
     from ..run_progress import RunProgress
 
-STEPS = (
-    ("frames", "Select sharp frames"),
-    ("sfm", "Reconstruct camera path and 3D points"),
-    ("before", "Predict depth before"),
-    ("refine", "Fine-tune the network"),
-    ("outputs", "Predict depth after, render pictures and 3D"),
-)
-"""Stages that are shown as steps, with their titles."""
-_STEP_OF = {
-    "weights": "frames",
-    "disparity": "before",
-    "aligned": "before",
-    **dict.fromkeys(("after", "before_fused", "after_fused", "compare"), "outputs"),
+STEPS = {
+    StageName.FRAMES: "Select sharp frames",
+    StageName.SFM: "Reconstruct camera path and 3D points",
+    StageName.BEFORE: "Predict depth before",
+    StageName.REFINE: "Fine-tune the network",
+    StageName.OUTPUTS: "Predict depth after, render pictures and 3D",
 }
+"""Titles of the steps of a run; `stages.step` gives the step of a stage."""
 EXPORT_STEPS = {
     "starting": "Starting",
     "torch": "Loading the refined network",
@@ -56,10 +52,10 @@ def run_progress(state: RunProgress) -> str:
             f'<div class="live" aria-live="polite"><p class="headline">{_queue(state.position)}</p>'
             "<p>Yours starts automatically; keep this tab open.</p></div>"
         )
-    current = _STEP_OF.get(state.stage, state.stage)
-    names = [name for name, _ in STEPS]
-    at = names.index(current) if current in names else -1
-    items = "".join(_step_item(i, at, title, state) for i, (_, title) in enumerate(STEPS))
+    current = stages.step(state.stage)
+    names = list(STEPS)
+    at = names.index(StageName(current)) if current in names else -1
+    items = "".join(_step_item(i, at, title, state) for i, title in enumerate(STEPS.values()))
     left = f"{format_duration(state.remaining_s)} left" if state.remaining_s and state.remaining_s > 0 else ""
     return (
         f'<div class="live"><ol class="steps">{items}</ol>'

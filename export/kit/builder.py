@@ -28,14 +28,14 @@ from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
 from sfmttr.io.depth_files import choose_png_scale
 from sfmttr.io.depth_maps import read_aligned, read_maps
-from sfmttr.io.json_files import read_json
+from sfmttr.networks.fingerprint import weights_hash
 from sfmttr.run.finished import FinishedRun
-from sfmttr.run.pipeline import weights_hash
 from sfmttr.types import DepthKind
 from sfmttr.viz import colormap
 
 from .. import spec
 from ..errors import ExportError
+from ..report import ExportReport, FileReport, read_export_report
 from ..runtime import ModelError, OnnxDepth
 from ..spec import Variant
 from . import model_card, ort_web
@@ -102,42 +102,41 @@ class _Export:
     """A whole export: what its report lists is there, unchanged."""
 
     folder: Path
-    report: dict[str, Any]
+    report: ExportReport
     models: Mapping[str, bytes]
     """Files by their names in the kit."""
 
     @classmethod
     def read(cls, folder: Path) -> _Export:
-        report = read_json(folder / spec.REPORT)
         try:
-            listed = {name: (str(entry["file"]), str(entry["sha256"])) for name, entry in report["variants"].items()}
-            _ = report["model"]["clip_sha256"], report["model"]["weights_sha256"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise KitError(f"{folder / spec.REPORT} is damaged or from another version; export again") from error
-        if Variant.FP32 not in listed:
+            report = read_export_report(folder)
+        except ExportError as error:
+            raise KitError(str(error)) from error
+        if Variant.FP32 not in report.variants:
             raise KitError("a kit checks itself with fp32, which is not among the variants; add it, or make no kit")
-        return cls(folder, report, {_in_kit(file): _read_model(folder, file, known) for file, known in listed.values()})
+        models = {_in_kit(each.file): _read_model(folder, each.file, each.sha256) for each in report.variants.values()}
+        return cls(folder, report, models)
 
     @property
-    def model(self) -> dict[str, Any]:
-        return self.report["model"]
+    def model(self) -> spec.NetworkDescription:
+        return self.report.model
 
     @property
-    def variants(self) -> dict[str, dict[str, Any]]:
-        return self.report["variants"]
+    def variants(self) -> Mapping[Variant, FileReport]:
+        return self.report.variants
 
     def refuse_other_than(self, finished: FinishedRun) -> None:
         """Raise `KitError` when this was not exported from what `finished` holds now."""
-        if self.model["clip_sha256"] != finished.frames.content_hash:
+        if self.model.clip_sha256 != finished.frames.content_hash:
             raise KitError(f"{self.folder} is an export of another clip than {finished.folder} is of; export again")
-        if self.model["weights_sha256"] != weights_hash(finished.refined_network()):
+        if self.model.weights_sha256 != weights_hash(finished.refined_network()):
             raise KitError(f"{finished.folder} was refined anew since {self.folder} was made; export again")
 
-    def content(self, variant: str) -> bytes:
-        return self.models[_in_kit(self.variants[variant]["file"])]
+    def content(self, variant: Variant) -> bytes:
+        return self.models[_in_kit(self.variants[variant].file)]
 
-    def network(self, variant: str) -> OnnxDepth:
-        path = self.folder / self.variants[variant]["file"]
+    def network(self, variant: Variant) -> OnnxDepth:
+        path = self.folder / self.variants[variant].file
         try:
             return OnnxDepth(path)
         except ModelError as error:
@@ -169,7 +168,7 @@ class _Check:
 
     description: Mapping[str, Any]
     """For kit.json."""
-    limits: Mapping[str, float]
+    limits: Mapping[Variant, float]
     """Largest relative difference, by variant."""
     files: Mapping[str, bytes]
 
@@ -210,38 +209,48 @@ def _asset(name: str, content: bytes) -> dict[str, Any]:
     return {"file": name, "bytes": len(content), "sha384": ort_web.sha384(content)}
 
 
+_OF_MODEL = (
+    *("network", "network_source", "network_licence", "kind", "unit", "refined"),
+    *("clip_frames", "frame_hw", "working_hw"),
+)
+"""Fields of the network's description that kit.json repeats."""
+
+
 def _kit_json(finished: FinishedRun, export: _Export, check: _Check, runtime_base: str) -> dict[str, Any]:
-    model, held_out = export.model, export.report["held_out"]
+    model, held_out = export.model, export.report.held_out
     depth = finished.folder / "depth"
     alignment = finished.alignment
     # As in the run's own pictures: disparity that is not aligned has depths of its own.
     is_depth = alignment.shift is None
     before = read_maps(depth / f"{Column.BEFORE}.npz") if is_depth else read_aligned(depth, alignment.network_scale)
     maps = [before, read_maps(depth / f"{Column.AFTER}.npz")]
-    scale = float(model["scale"])
+    scale = model.scale
     colours = colormap.color_range(frame for values in maps for frame in values)
     farthest = PNG_HEADROOM * scale * float(maps[-1].max())
     return {
         "schema": SCHEMA,
-        "sfmttr": export.report["sfmttr"],
+        "sfmttr": export.report.sfmttr,
         "place": finished.folder.resolve().name,
-        **{name: model[name] for name in ("network", "network_source", "network_licence", "kind", "unit", "refined")},
-        **{name: model[name] for name in ("clip_frames", "frame_hw", "working_hw")},
+        **{
+            name: getattr(model, name)
+            for name in ("network", "network_source", "network_licence", "kind", "unit", "refined")
+        },
+        **{name: getattr(model, name) for name in ("clip_frames", "frame_hw", "working_hw")},
         "caution": "" if alignment.trusted else CAUTION,
         "held_out": held_out
         and {
-            "protocol": held_out["protocol"],
-            "points": held_out["points"],
-            "abs_rel_before": model["held_out_abs_rel_before"],
-            "abs_rel_after": model["held_out_abs_rel_after"],
+            "protocol": held_out.protocol,
+            "points": held_out.points,
+            "abs_rel_before": model.held_out_abs_rel_before,
+            "abs_rel_after": model.held_out_abs_rel_after,
         },
         "colour_range": {"near": scale * colours.near, "far": scale * colours.far},
-        "png_steps_per_unit": choose_png_scale(DepthKind(model["kind"]), farthest).steps_per_unit,
+        "png_steps_per_unit": choose_png_scale(DepthKind(model.kind), farthest).steps_per_unit,
         "default_variant": str(Variant.FP32),
         "variants": {
-            name: {
-                "model": _asset(_in_kit(entry["file"]), export.content(name)),
-                "held_out_abs_rel": entry["held_out"] and entry["held_out"]["abs_rel"],
+            str(name): {
+                "model": _asset(_in_kit(entry.file), export.content(name)),
+                "held_out_abs_rel": entry.held_out and entry.held_out.abs_rel,
                 "largest_difference": check.limits[name],
                 "cpu_nodes_on_webgpu": list(_antialiased(export.content(name))),
             }

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from sfmttr.evaluation.comparison import Column
+from sfmttr.evaluation.metrics import DepthMetrics
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.run.finished import FinishedRun
 from sfmttr.types import DepthKind
 
 from .. import spec
+from ..latency import Latency
+from ..report import ExportReport
 
 _TEXTS = Path(__file__).with_name("static") / "LICENSES"
 _ONNXRUNTIME_COPYRIGHT = "Copyright (c) Microsoft Corporation"
 
 
-def documents(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> dict[str, bytes]:
+def documents(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -> dict[str, bytes]:
     """README.md and LICENSES/ of a kit, from the export's report and the content of kit.json."""
     texts = {
         "README.md": _card(finished, report, kit),
@@ -32,13 +35,13 @@ def documents(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str
 # ------------------------------------------------------------------------------------- model card
 
 
-def _card(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
+def _card(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -> str:
     parts = (_what(finished, report, kit), _errors(finished, report, kit), _USE, _limits(finished, kit), _made(report))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
-    model = report["model"]
+def _what(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -> str:
+    model = report.model
     tuned = (
         "fine-tuned on one clip of it, with structure-from-motion as the teacher (SfM-TTR)"
         if kit["refined"]
@@ -52,10 +55,10 @@ def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, An
     facts = (
         ("Network", f"{kit['network']}: {finished.info.description}"),
         ("Depth", f"camera z, not ray length, in {unit}"),
-        ("Clip", f"{kit['clip_frames']} frames of {_hw(kit['frame_hw'])} (sha256 {model['clip_sha256'][:12]}…)"),
+        ("Clip", f"{kit['clip_frames']} frames of {_hw(kit['frame_hw'])} (sha256 {model.clip_sha256[:12]}…)"),
         ("Works at", f"{_hw(kit['working_hw'])}; pictures of any size go in, depth of the same size comes out"),
         *_sees(model),
-        ("Recipe", f"preset `{model['preset']}`, sfmttr {report['sfmttr']}"),
+        ("Recipe", f"preset `{model.preset}`, sfmttr {report.sfmttr}"),
         ("Licence", f"{kit['network_licence']} ({kit['network_source']}); see [LICENSES](LICENSES/README.md)"),
     )
     title, sentence = f"# Depth of {kit['place']}", f"A small depth network for one place, {tuned}."
@@ -63,15 +66,15 @@ def _what(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, An
     return "\n\n".join((title, sentence, *caution, _table(("", ""), facts)))
 
 
-def _sees(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _sees(model: spec.NetworkDescription) -> Iterator[tuple[str, str]]:
     """What a network takes beside the picture, if anything."""
-    names = spec.input_names(model.get("neighbours") or ())[1:]
+    names = spec.input_names(model.neighbours)[1:]
     if names:
         listed = ", ".join(f"`{name}`" for name in names)
         yield "Also sees", f"{listed}: frames beside the picture, of its size; where there are none, the picture again"
 
 
-def _errors(finished: FinishedRun, report: Mapping[str, Any], kit: Mapping[str, Any]) -> str:
+def _errors(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -> str:
     return f"""
 ## How good it is
 
@@ -108,38 +111,39 @@ def _before_and_after(finished: FinishedRun) -> str:
     return f"{table}\n\nSfM points come from the clip's own reconstruction, so its errors are in these figures too."
 
 
-def _variant_rows(report: Mapping[str, Any], kit: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    times = _frame_latency(report).get("median_ms", {})
-    for name, entry in report["variants"].items():
-        errors = entry["held_out"]
-        kept = len(entry["float_layers"])
+def _variant_rows(report: ExportReport, kit: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    frame = _frame_latency(report)
+    times = {} if frame is None else frame.median_ms
+    for name, entry in report.variants.items():
+        errors = entry.held_out
+        kept = len(entry.float_layers)
         yield (
-            name + (f" ({kept} {'layer' if kept == 1 else 'layers'} in float)" if kept else ""),
-            f"`models/{entry['file']}`",
-            f"{entry['bytes'] / 1e6:.2f} MB",
+            str(name) + (f" ({kept} {'layer' if kept == 1 else 'layers'} in float)" if kept else ""),
+            f"`models/{entry.file}`",
+            f"{entry.bytes / 1e6:.2f} MB",
             *(("-",) * 3 if errors is None else _measures(errors, kit["unit"])),
-            f"{max(case['max_relative'] for case in entry['parity']):.1e}",
+            f"{entry.max_relative:.1e}",
             f"{times[name]:.0f}" if name in times else "-",
         )
 
 
-def _measures(errors: Mapping[str, float], unit: str) -> tuple[str, str, str]:
-    return f"{errors['abs_rel']:.4f}", f"{errors['rmse']:.3f} {unit}", f"{errors['a1']:.3f}"
+def _measures(errors: DepthMetrics, unit: str) -> tuple[str, str, str]:
+    return f"{errors.abs_rel:.4f}", f"{errors.rmse:.3f} {unit}", f"{errors.a1:.3f}"
 
 
-def _frame_latency(report: Mapping[str, Any]) -> Mapping[str, Any]:
+def _frame_latency(report: ExportReport) -> Latency | None:
     """Of pictures as large as the clip's."""
-    return (report["latency"] or {}).get("frame", {})
+    return report.latency.get("frame")
 
 
-def _latency(report: Mapping[str, Any]) -> str:
+def _latency(report: ExportReport) -> str:
     latency = _frame_latency(report)
-    if not latency:
+    if latency is None:
         return ""
-    torch = latency["median_ms"].get("torch")
+    torch = latency.median_ms.get("torch")
     beside = f"; torch takes {torch:.0f} ms there" if torch else ""
-    thread = "one thread" if latency["threads"] == 1 else f"{latency['threads']} threads"
-    return f"Times are medians for {_hw(latency['hw'])} on {thread} of {latency['processor']}{beside}."
+    thread = "one thread" if latency.threads == 1 else f"{latency.threads} threads"
+    return f"Times are medians for {_hw(latency.hw)} on {thread} of {latency.processor}{beside}."
 
 
 _USE = """
@@ -191,12 +195,12 @@ def _limits(finished: FinishedRun, kit: Mapping[str, Any]) -> str:
 """
 
 
-def _made(report: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    rows = [(name, f"`{entry['sha256']}`") for name, entry in report["variants"].items()]
-    weights = report["model"]["weights_sha256"]
+def _made(report: ExportReport) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    rows = [(name, f"`{entry.sha256}`") for name, entry in report.variants.items()]
+    weights = report.model.weights_sha256
     return (
-        f"## What it was made with\n\nsfmttr {report['sfmttr']}, {versions}, ONNX opset {report['opset']}. "
+        f"## What it was made with\n\nsfmttr {report.sfmttr}, {versions}, ONNX opset {report.opset}. "
         f"Weights: sha256 `{weights}`.\n\n{_table(('variant', 'sha256 of the file'), rows)}"
     )
 

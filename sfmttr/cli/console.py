@@ -15,23 +15,11 @@ from sfmttr.evaluation.comparison import Column, Comparison
 from sfmttr.evaluation.metrics import MEASURES, DepthMetrics
 from sfmttr.refinement.backend import LiveNetwork
 from sfmttr.refinement.task import RefineStep
+from sfmttr.run import stages
 from sfmttr.run.evaluate import Evaluation
 from sfmttr.run.results import RunResult
 from sfmttr.types import NoModel
 from sfmttr.types import Progress as StageProgress
-
-STAGES = {
-    "drives": "KITTI",
-    "weights": "fetching weights",
-    "frames": "choosing frames",
-    "sfm": "structure-from-motion",
-    "before": "depth before",
-    "refine": "refining",
-    "after": "depth after",
-    "before_fused": "fusing before",
-    "after_fused": "fusing after",
-    "outputs": "writing results",
-}
 
 
 class Bars:
@@ -51,8 +39,13 @@ class Bars:
 
     def _task(self, stage: str) -> TaskID:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(STAGES.get(stage, stage), note="")
+            self._tasks[stage] = self._progress.add_task(_label_of(stage), note="")
         return self._tasks[stage]
+
+
+def _label_of(stage: str) -> str:
+    # The experiment on KITTI reports its drives as a stage of its own, around those of the runs.
+    return "KITTI" if stage == "drives" else stages.label(stage)
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""How `sfmttr.frames.loader` reads clips, folders and zip files; nothing else imports from here."""
+"""Clip (video, folder or zip of images) to `FrameSet`: selected frames on disk. Only this package reads with PyAV."""

@@ -1,4 +1,4 @@
-"""Folders and zip files of images as a source of frames: natural order, EXIF orientation and focal length."""
+"""Folders and zip files of images as a source of frames: natural sort order, EXIF orientation and focal length."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from sfmttr.frames.selection import GRAY_LONG_SIDE, Candidate, fitted_hw, subsam
 from sfmttr.frames.zip_archive import Archive, UnreadableMemberError
 from sfmttr.types import HW, SkippedFrame
 
+# Photographs are large and rarely blurred, so few are compared.
 CANDIDATES_PER_WINDOW = 4
-"""Images read a window, where there are more than can be used: photographs are large and rarely blurred."""
+"""Maximum number of images read for each window."""
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIF_SUFFIXES
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
-"""What Pillow may take a file for. It knows many more, old and odd ones, that nobody films with."""
+"""Formats that Pillow may detect. It knows many more, none of which a camera writes."""
 DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError)
-"""What Pillow's decoders raise on damaged files."""
+"""Exceptions that Pillow's decoders raise on damaged files."""
 DIAGONAL_35MM_MM = 43.27
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 
 
 class ImageSource:
-    """Images in natural order of their names; the position in that order stands for time."""
+    """Images in natural sort order of their names; the position in that order stands for time."""
 
     def __init__(self, files: dict[str, Callable[[], io.BytesIO]], title: str, config: VideoConfig) -> None:
-        """`files` maps relative names to readers. Raises `ClipError` when there are none."""
+        """Take `files`, which maps relative names to readers. Raises `ClipError` when none is an image."""
         self._paths = sorted((name for name in files if _suffix(name) in SUFFIXES), key=natural_key)
         if not self._paths:
             raise ClipError(f"{title} holds no images (jpg, png, webp, bmp or tif); choose another one")
@@ -50,12 +51,12 @@ class ImageSource:
 
     @property
     def source_hw(self) -> HW:
-        """Size of the images; known once one was read."""
+        """Size of the images; known after the first one was read."""
         return self._reference[1] if self._reference else (0, 0)
 
     @property
     def focal_px(self) -> float | None:
-        """Median focal length that EXIF gives, at `source_hw`, of the images read so far."""
+        """Median EXIF focal length at `source_hw` of the images read so far."""
         return float(np.median(self._focals_px)) if self._focals_px else None
 
     def window_candidates(self) -> list[range]:
@@ -63,9 +64,9 @@ class ImageSource:
         return [subsample_window(window, (), CANDIDATES_PER_WINDOW) for window in windows]
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
-        """The readable ones of the images asked for. Others are noted in `skipped`.
+        """Yield the readable ones of the requested images; others are added to `skipped`.
 
-        Raises `ClipError` for an image that is too large or not as large as the first.
+        Raises `ClipError` for an image that is too large, or differs in size from the first.
         """
         for number in numbers:
             try:
@@ -79,10 +80,12 @@ class ImageSource:
             yield Candidate(number, float(number), _gray(image), partial(_identity, image))
 
     def first_hw(self) -> HW:
-        """Size of the first readable image. Raises `ClipError` when there is none."""
+        """Return the size of the first readable image. Raises `ClipError` when there is none."""
         for _ in self.candidates(range(len(self._paths))):
             return self.source_hw
-        raise ClipError(f"none of the {len(self._paths)} images can be read ({self.skipped[0].reason}); save them anew")
+        raise ClipError(
+            f"none of the {len(self._paths)} images can be read ({self.skipped[0].reason}); save them again"
+        )
 
     def _check_size(self, path: str, image: Image.Image) -> None:
         hw = (image.height, image.width)
@@ -96,11 +99,11 @@ class ImageSource:
 
 
 class UnreadableImageError(ValueError):
-    """One image is damaged; the others may be fine."""
+    """One image is damaged; others may be fine."""
 
 
 def folder_files(folder: Path) -> dict[str, Callable[[], io.BytesIO]]:
-    """The visible files of a folder (not of folders within it) with their readers."""
+    """Return the visible files of a folder (not of its subfolders) with their readers."""
     try:
         paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
@@ -109,24 +112,28 @@ def folder_files(folder: Path) -> dict[str, Callable[[], io.BytesIO]]:
 
 
 def archive_files(archive: Archive) -> dict[str, Callable[[], io.BytesIO]]:
+    """Return the members of a zip file with their readers."""
     return {name: partial(archive.read, name) for name in archive.names}
 
 
 def natural_key(name: str) -> tuple[object, ...]:
-    """Sorts 2.jpg before 10.jpg. Digits stay text (a hostile name may hold thousands): length first, then value."""
+    """Return a sort key that puts 2.jpg before 10.jpg.
+
+    Digits are compared as text, by length and then value: a hostile name may have thousands of them.
+    """
     pieces = re.split(r"([0-9]+)", name.casefold())
     parts = [(len(piece.lstrip("0")), piece.lstrip("0")) if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
     return (*parts, (0, name))
 
 
 def read_image(data: io.BytesIO, name: str, config: VideoConfig) -> tuple[Image.Image, float | None]:
-    """An upright RGB picture and its focal length in pixels, if EXIF gives one.
+    """Return an upright RGB picture and its EXIF focal length in pixels, or None.
 
-    Raises `UnreadableImageError` when damaged, `ClipError` when it is too large (nothing is decoded then).
+    Raises `UnreadableImageError` when it is damaged, `ClipError` when it is too large (before decoding).
     """
     try:
         with warnings.catch_warnings():
-            # Sizes are judged here, by the configuration; Pillow's own limit only warns.
+            # The configuration limits sizes; Pillow's own limit only warns.
             warnings.simplefilter("ignore")
             image = Image.open(data, formats=_formats(name))
             _check_pixels(image, name, config)
@@ -153,7 +160,7 @@ def _check_pixels(image: Image.Image, name: str, config: VideoConfig) -> None:
 
 
 def _formats(name: str) -> list[str]:
-    """Formats to try. HEIF needs a package that is not required; raises `UnreadableImageError` when it is missing."""
+    """Return the formats to try. HEIF needs an optional package; raises `UnreadableImageError` when it is missing."""
     if _suffix(name) not in HEIF_SUFFIXES:
         return FORMATS
     try:
@@ -165,7 +172,7 @@ def _formats(name: str) -> list[str]:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # Sixteen bits: Pillow's own conversion would clip all but the darkest 256 levels.
+        # 16 bits: Pillow's conversion would clip all but the darkest 256 levels.
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
@@ -181,7 +188,7 @@ def _gray(image: Image.Image) -> np.ndarray:
 
 
 def _focal_px(image: Image.Image) -> float | None:
-    """Focal length in pixels from EXIF: by the 35 mm equivalent (of the diagonal), else by the sensor's resolution."""
+    """Return the focal length in pixels from EXIF: 35 mm equivalent (diagonal), else sensor resolution."""
     exif = image.getexif().get_ifd(0x8769)
     equivalent_mm = _number(exif.get(0xA405))
     if equivalent_mm:
@@ -190,13 +197,13 @@ def _focal_px(image: Image.Image) -> float | None:
     mm_per_unit = MM_PER_RESOLUTION_UNIT.get(int(_number(exif.get(0xA210)) or 2))
     if not (focal_mm and pixels_per_unit and mm_per_unit):
         return None
-    # The resolution is that of the picture as taken, which may since have been resized.
+    # The resolution refers to the picture as taken, which may have been resized since.
     taken_px = max(_number(exif.get(0xA002)) or 0, _number(exif.get(0xA003)) or 0) or max(image.size)
     return focal_mm * pixels_per_unit / mm_per_unit * max(image.size) / taken_px
 
 
 def _number(value: object) -> float | None:
-    """A positive EXIF number; None for what is missing, zero, or no number at all."""
+    """Return a positive EXIF number; None when it is missing, zero, or not a number."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):
@@ -205,7 +212,7 @@ def _number(value: object) -> float | None:
 
 
 def _short_names(paths: Sequence[str]) -> tuple[str, ...]:
-    """Stems, as ground truth is matched by; whole names where stems would not tell images apart."""
+    """Return stems, by which ground truth is matched; whole names where stems are not unique."""
     stems = tuple(PurePosixPath(path).stem for path in paths)
     return stems if len(set(stems)) == len(stems) else tuple(paths)
 

@@ -1,7 +1,7 @@
-"""A clip, a folder or a zip file of images becomes a `FrameSet`: at most so many frames, evenly in time, on disk.
+"""Load a video, a folder or a zip of images as a `FrameSet`: a limited number of frames, evenly in time, on disk.
 
-Behind it, in `sfmttr.frames`: `reader` reads videos, `images` and `archive` read pictures, `choice` decides which
-frames are kept, `framestore` writes them as a whole or not at all.
+`video` decodes videos, `images` and `zip_archive` read pictures, `selection` decides which frames are kept, and `store`
+writes them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["IMAGE_SUFFIXES", "ClipInfo", "ClipKind", "frame_set_from_folder", "l
 
 
 def probe(clip: Path, config: VideoConfig) -> ClipInfo:
-    """Look at a clip's header and first picture. Raises `ClipError` when it cannot be used."""
+    """Read a clip's header and first picture. Raises `ClipError` when it cannot be used."""
     kind = kind_of(clip)
     if kind is ClipKind.VIDEO:
         return probe_video(clip, config)
@@ -35,11 +35,10 @@ def probe(clip: Path, config: VideoConfig) -> ClipInfo:
 
 
 def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnProgress = ignore_progress) -> FrameSet:
-    """Choose frames of a clip and store them in `folder`, which appears only when all went well.
+    """Select frames of a clip and store them in `folder`, which is written atomically.
 
-    Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that no clip, or not this kind of
-    clip, can be used with, `RunFolderError` when `folder` cannot be written, and lets through what `on_progress`
-    raises; nothing is left behind then.
+    Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that do not fit this kind of clip,
+    `RunFolderError` when `folder` cannot be written, and anything that `on_progress` raises.
     """
     kind = kind_of(clip)
     _check_settings(config, kind)
@@ -67,7 +66,7 @@ def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnPr
 
 def _check_settings(config: VideoConfig, kind: ClipKind) -> None:
     if config.max_frames < MIN_FRAMES:
-        raise ConfigError(f"{config.max_frames} frames are asked for at most; allow {MIN_FRAMES}, better 20 or more")
+        raise ConfigError(f"at most {config.max_frames} frames are allowed; allow {MIN_FRAMES} or more, better 20")
     if config.start_s < 0 or (config.end_s is not None and config.end_s <= config.start_s):
         end = "the clip's end" if config.end_s is None else f"{config.end_s:g} s"
         raise ConfigError(

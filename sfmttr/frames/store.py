@@ -1,4 +1,4 @@
-"""Frames on disk: lossless PNGs and a `frames.json`, written as a whole or not at all."""
+"""Frames on disk: lossless PNGs and a `frames.json`, written atomically."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from sfmttr.types import HW, FrameSet, SkippedFrame
 INDEX = "frames.json"
 VERSION = 1
 _MOST_PENDING = 4
-"""Pictures that are held in memory until they are written."""
+"""Maximum number of pictures in memory that wait to be written."""
 
 
 class FrameStore:
-    """Takes frames one after the other; `frame_store` decides what becomes of them.
+    """Writes frames one after the other into a temporary folder that `frame_store` manages.
 
-    Compressing a picture takes longer than decoding it: `writers` does it meanwhile, for a few pictures at most.
+    Compressing a picture takes longer than decoding it, so `writers` compress a few in parallel.
     """
 
     def __init__(self, part: Path, folder: Path, writers: Executor) -> None:
-        """`part`: where the files are written; `folder`: what it becomes, for messages."""
+        """Write into `part`, which will become `folder` (named in messages)."""
         self._part, self._folder, self._writers = part, folder, writers
         self._hash = hashlib.sha256()
         self._pending: deque[Future[None]] = deque()
@@ -42,15 +42,15 @@ class FrameStore:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over sizes and pixels of the frames added so far."""
+        """Return the sha256 over sizes and pixels of the frames added so far."""
         return self._hash.hexdigest()
 
     def add(self, rgb: Image.Image) -> None:
-        """Store a picture. Raises `RunFolderError` when the disk does not take it, or one of those before it."""
+        """Store a picture. Raises `RunFolderError` when it, or an earlier one, cannot be written."""
         self._wait(_MOST_PENDING - 1)
         name = f"{len(self.files):06d}.png"
-        pixels = np.asarray(rgb)  # first: it decodes what is not decoded yet, which two threads must not do at once
-        # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
+        pixels = np.asarray(rgb)  # first: lazy decoding must not happen in two threads at once
+        # Run-length encoding is faster than deflate's search, and smaller on filtered photographs.
         save = partial(rgb.save, self._part / name, compress_level=1, compress_type=zlib.Z_RLE)
         self._pending.append(self._writers.submit(save))
         self._hash.update(repr(pixels.shape).encode())
@@ -58,12 +58,12 @@ class FrameStore:
         self.files.append(name)
 
     def write_index(self, frames: FrameSet) -> None:
-        """End with `frames.json`. Raises `RunFolderError` when the disk does not take it, or a picture before it."""
+        """Write `frames.json` last. Raises `RunFolderError` when it, or an earlier picture, cannot be written."""
         self._wait(0)
         write_json(self._part / INDEX, FramesIndex.of(frames), indent=1)
 
     def _wait(self, most: int) -> None:
-        """Until at most `most` pictures are still being written."""
+        """Wait until at most `most` pictures are still being written."""
         while len(self._pending) > most:
             with explain_disk_errors(self._folder):
                 self._pending.popleft().result()
@@ -71,22 +71,22 @@ class FrameStore:
 
 @contextmanager
 def frame_store(folder: Path) -> Iterator[FrameStore]:
-    """A store that becomes `folder` when the block ends well, and vanishes when anything is raised in it.
+    """Yield a store that becomes `folder` when the block succeeds and is deleted when it raises.
 
-    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when something else is in there.
+    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when `folder` contains anything else.
     """
     with explain_disk_errors(folder):
         _refuse_foreign(folder)
-    # Sizes of the files are checked before they are used again: waiting for the disk would only take time.
+    # No fsync: file sizes are checked before the frames are used again.
     with atomic_folder(folder, sync=False) as part, ThreadPoolExecutor(max_workers=2) as writers:
         yield FrameStore(part, folder, writers)
 
 
 @dataclass(frozen=True)
 class FramesIndex:
-    """Content of `frames.json`: a `FrameSet` without its folder, so that a run may be moved."""
+    """Content of `frames.json`: a `FrameSet` without its folder, so that a run folder can be moved."""
 
-    # Another version may mean other things by the same keys.
+    # Another version may use the same keys with another meaning.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     version: int
@@ -123,7 +123,7 @@ def frame_set_from_folder(folder: Path) -> FrameSet:
         frames = read_model(folder / INDEX, FramesIndex).frame_set(folder)
     except (RunFolderError, ValueError) as error:
         raise RunFolderError(f"{folder} holds no frames of ours; start the run again in an empty folder") from error
-    # Names come from a file that may have been tampered with: nothing outside of the folder is ever read.
+    # Names come from a file that may have been tampered with: never read outside the folder.
     missing = [name for name in frames.files if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise RunFolderError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more frames; start the run again")

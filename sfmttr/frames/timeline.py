@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, and which of them are decoded in one go. Knows no video library."""
+"""Presentation times of a video's frames, and which frames are decoded together. Independent of the video library."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+# A seek flushes the decoder's pipeline, so a few frames are faster decoded than skipped.
 MIN_SKIP_FOR_SEEK = 8
-"""A seek empties the decoder's pipeline; fewer frames than this are quicker decoded than jumped over."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each frame of a video is shown, known before any is decoded."""
+    """Presentation time of each frame, known before any frame is decoded."""
 
     pts: tuple[int, ...]
-    """Strictly ascending, in units of `time_base`; the position is the frame's number."""
+    """Presentation time stamps, strictly ascending, in units of `time_base`; the position is the frame's number."""
     keyframes: tuple[int, ...]
     """Numbers of the frames that decoding can start at, ascending."""
     time_base: Fraction
     missing_frames: int = 0
-    """Frames that the header promises and the file does not hold; 0 when it promises none."""
+    """Number of frames that the header promises and the file does not contain."""
     synthetic_pts: bool = False
-    """The file does not say when each frame is shown: they are numbered by evenly_timed from the start, without seeking."""
+    """The file has no time stamps: frames are numbered by counting from the start, without seeking."""
 
     @classmethod
     def evenly_timed(cls, frames: int, duration_s: float) -> Timeline:
-        """`frames` at an even rate, for a file that says no more."""
+        """Return a timeline of `frames` at a constant rate, for a file without time stamps."""
         return cls(
             tuple(range(frames)), (0,), Fraction(duration_s / frames).limit_denominator(10**6), synthetic_pts=True
         )
@@ -36,7 +36,7 @@ class Timeline:
         return float((self.pts[number] - self.pts[0]) * self.time_base)
 
     def between(self, start_s: float, end_s: float | None) -> range:
-        """Numbers of the frames with start_s <= time < end_s."""
+        """Return the numbers of frames with start_s <= time < end_s."""
         start = bisect_left(range(len(self.pts)), start_s, key=self.time_s)
         stop = len(self.pts) if end_s is None else bisect_left(range(len(self.pts)), end_s, key=self.time_s)
         return range(start, stop)
@@ -44,16 +44,16 @@ class Timeline:
 
 @dataclass(frozen=True)
 class DecodeSegment:
-    """Frames decoded in one go."""
+    """Frames that are decoded after one seek."""
 
     start: int
-    """The keyframe that decoding starts at."""
+    """Keyframe at which decoding starts."""
     numbers: tuple[int, ...]
-    """The wanted ones among the frames from there on, ascending."""
+    """Requested frames from there on, ascending."""
 
 
 def decode_segments(numbers: Sequence[int], keyframes: Sequence[int]) -> list[DecodeSegment]:
-    """Where to seek so that ascending `numbers` are decoded with little else between them."""
+    """Group ascending `numbers` into segments so that few other frames are decoded."""
     starts, groups = [0], list[list[int]]([[]])
     for number in numbers:
         before = bisect_right(keyframes, number)

@@ -1,7 +1,7 @@
-"""Frames of video files. The only file that knows PyAV.
+"""Frames of video files. The only module that uses PyAV for reading.
 
-A first pass over the packets (no decoding) gives every frame's time and number; windows are cut on those times, and
-only the frames that compete for a window are decoded, one at a time. Nothing is ever decoded whole.
+A first pass over the packets, without decoding, gives each frame's time and number. Windows are computed from these
+times, and only the candidates of each window are decoded, one at a time.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ from sfmttr.frames.selection import GRAY_LONG_SIDE, Candidate, fitted_hw, subsam
 from sfmttr.frames.timeline import DecodeSegment, Timeline, decode_segments
 from sfmttr.types import HW, SkippedFrame
 
+# About 0.4 s, in which a shaking hand comes to rest at least once.
 CANDIDATES_PER_WINDOW = 12
-"""Frames decoded a window: about 0.4 s, in which a hand comes to rest between two shakes."""
+"""Maximum number of frames decoded for each window."""
+# Each thread holds a frame; more threads cost memory and decode 4K hardly faster.
 DECODER_THREADS = 4
-"""Each thread holds a frame; more of them cost memory and decode 4K hardly faster."""
 OPEN_OPTIONS = {
-    # Only formats that hold the pictures themselves: a text file named .mp4 may be a playlist of other people's files.
+    # Only formats that contain the pictures: a text file named .mp4 may be a playlist of other files.
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf,obu,mxf,gif",
     "protocol_whitelist": "file",
 }
 UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"})
-"""They say when frames are decoded at best, which is not the order that they are shown in."""
+"""Containers without presentation time stamps; their decoding order is not the presentation order."""
 SEEK_MARGIN_S = 1.0
 PROBE_FRAMES = 5
-"""Frames all over a video that tell whether it is padded."""
+"""Number of frames, spread over the video, in which padding is detected."""
 PROBE_STRIDE = 4
-"""Frames at least between two of them where there is but one keyframe, or no way to seek."""
+"""Minimum distance in frames between two of them when the video cannot seek."""
 COLORSPACE_UNSPECIFIED = 2
-"""FFmpeg's number for a colour space that the file does not name."""
+"""FFmpeg's code for an unspecified color space."""
 FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
 
 
 class VideoSource:
-    """The frames of an open video."""
+    """Frames of an open video."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class VideoSource:
 
     @property
     def focal_px(self) -> float | None:
-        """From the 35 mm equivalent that phones write. Video keeps the sensor's width and crops its height."""
+        """Focal length from the 35 mm equivalent that phones write; video uses the sensor's full width."""
         value = _metadata(self._container, self._stream).get(FOCAL_KEY, "")
         try:
             equivalent_mm = float(value)
@@ -105,7 +106,7 @@ class VideoSource:
                     yield Candidate(number, self._timeline.time_s(number), _gray(frame, self._padding), image)
 
     def _decoded(self, segment: DecodeSegment) -> Iterator[tuple[int, VideoFrame]]:
-        """The wanted frames of a segment with their numbers. What cannot be decoded is missing from them."""
+        """Yield the requested frames of a segment with their numbers, except those that cannot be decoded."""
         wanted = {self._timeline.pts[number]: number for number in segment.numbers}
         last = self._timeline.pts[segment.numbers[-1]]
         for count, frame in enumerate(_decoded_frames(self._container, self._stream)):
@@ -120,7 +121,7 @@ class VideoSource:
         self._container.seek(self._timeline.pts[keyframe] - margin, stream=self._stream)
 
     def _has_first_size(self, number: int, frame: VideoFrame) -> bool:
-        """Whether a frame is as large as the first; some recorders change size in between."""
+        """Return whether a frame has the size of the first one; some recorders change it during a clip."""
         hw = _upright_hw(frame, self._padding, self._aspect)
         self._hw = self._hw or hw
         if hw != self._hw:
@@ -130,6 +131,7 @@ class VideoSource:
 
 @contextmanager
 def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
+    """Open a video as a source of frames. Raises `ClipError` when it cannot be used."""
     with _open_video(clip, config) as (container, stream):
         _share_in_use(_header_duration_s(container, stream), clip, config)  # before hours of packets are read
         timeline = _timeline(container, stream, clip)
@@ -145,7 +147,7 @@ def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
 
 @contextmanager
 def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its first stream of moving pictures, checked for size. Raises `ClipError`."""
+    """Open the file and its first video stream, and check their size. Raises `ClipError`."""
     try:
         container = av.open(str(clip.absolute()), options=OPEN_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
@@ -165,7 +167,7 @@ def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContaine
 
 
 def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Timeline:
-    """Reads all packets and decodes none. Raises `ClipError` when there are none.
+    """Read all packets without decoding. Raises `ClipError` when there are none.
 
     That reads the file once, which is little beside decoding it, and numbers every frame exactly: evenly_timed while
     seeking would not, and ground truth is matched by number.
@@ -190,7 +192,7 @@ def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Tim
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """What the file holds of the stream and shows. A damaged or cut-off file just ends."""
+    """Yield the displayed packets of the stream. A damaged or truncated file ends early."""
     packets = container.demux(stream)
     while True:
         try:
@@ -202,7 +204,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 
 def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames from here on, in the order shown. Damaged packets are passed over; a cut-off file just ends."""
+    """Yield all frames from here on in presentation order. Damaged packets are skipped; a truncated file ends early."""
     packets = container.demux(stream)
     while True:
         try:
@@ -217,11 +219,11 @@ def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[
 
 
 def _probe_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """A few frames from all over a video just opened, or from its beginning where seeking is not to be relied on."""
+    """Yield a few frames from all over a newly opened video, or from its start when seeking is not reliable."""
     start, duration_s = container.start_time or 0, _header_duration_s(container, stream) or 0.0
     for look in range(PROBE_FRAMES):
         if look and _has_index(container):
-            with suppress(av.error.FFmpegError):  # decoding goes on from where it is, then
+            with suppress(av.error.FFmpegError):  # decoding then continues where it is
                 container.seek(start + round(duration_s * look / PROBE_FRAMES * av.time_base))
         frames = _decoded_frames(container, stream)
         yield from islice(frames, look * PROBE_STRIDE, look * PROBE_STRIDE + 1)
@@ -232,6 +234,7 @@ def _padding(probes: Iterable[VideoFrame]) -> Padding:
 
 
 def probe_video(clip: Path, config: VideoConfig) -> ClipInfo:
+    """Return header information of a video. Raises `ClipError` when it cannot be used."""
     with _open_video(clip, config) as (container, stream):
         duration_s = _header_duration_s(container, stream)
         probes = _probe_frames(container, stream)
@@ -253,7 +256,7 @@ def _header_duration_s(container: InputContainer, stream: VideoStream) -> float 
 
 
 def _share_in_use(duration_s: float | None, clip: Path, config: VideoConfig) -> float:
-    """Share of a video between configured start and end, by its header. Raises `ClipError` when that is too long."""
+    """Return the share of a video between start and end, by its header. Raises `ClipError` when it is too long."""
     if not duration_s:
         return 1.0
     end_s = duration_s if config.end_s is None else min(config.end_s, duration_s)
@@ -271,22 +274,22 @@ def _metadata(container: InputContainer, stream: VideoStream) -> dict[str, str]:
 
 
 def _has_index(container: InputContainer) -> bool:
-    """Whether a seek arrives where it was sent; in streams made for broadcast it may arrive late."""
+    """Return whether seeking is exact; in broadcast streams it may end late."""
     return any(name in container.format.name for name in ("mov", "matroska"))
 
 
 def _counts_frames(container: InputContainer) -> bool:
-    """Whether the header's number of frames is to be believed; AVI counts pauses as well."""
+    """Return whether the header's number of frames is reliable; AVI counts pauses as well."""
     return "mov" in container.format.name
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """How often the stored picture must be turned left by 90 degrees to be upright."""
+    """Return the number of counterclockwise quarter turns that make the stored picture upright."""
     return round(frame.rotation / 90) % 4
 
 
 def _square_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
-    """Size with square pixels, before turning. `aspect` is a stored pixel's width by its height."""
+    """Return the size with square pixels before rotation; `aspect` is a stored pixel's width over its height."""
     return frame.height - padding.rows, round((frame.width - padding.columns) * aspect)
 
 
@@ -296,9 +299,9 @@ def _upright_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
 
 
 def _upright_rgb(frame: VideoFrame, padding: Padding, aspect: float, long_side: int) -> Image.Image:
-    """8-bit sRGB of any pixel format, at most `long_side` wide or high: scaled before colours are computed.
+    """Convert a frame of any pixel format to upright 8-bit sRGB, at most `long_side` wide or high.
 
-    Turning is by metadata, which PyAV leaves to its callers. Padding is cut off first, or scaling would smear it.
+    Rotation follows the metadata, which PyAV does not apply. Padding is cropped first, or scaling would smear it.
     """
     hw = fitted_hw(_square_hw(frame, padding, aspect), long_side)
     height, width = hw if padding == Padding() else (frame.height, frame.width)
@@ -323,19 +326,19 @@ def _scaled(picture: np.ndarray, hw: HW, resampling: Image.Resampling) -> np.nda
 
 
 def _aspect(stream: VideoStream) -> float:
-    """Nonsense in the header counts as square."""
+    """Return a stored pixel's width over its height; implausible header values count as 1."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.25 <= aspect <= 4 else 1.0
 
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:
-    """Cameras that do not say mean BT.709 for high definition, where the library would assume BT.601."""
+    """Return BT.709 for high definition without a color space, for which FFmpeg would assume BT.601."""
     unsaid = frame.colorspace == COLORSPACE_UNSPECIFIED
     return Colorspace.ITU709 if unsaid and min(frame.height, frame.width) >= 720 else None
 
 
 def _gray(frame: VideoFrame, padding: Padding) -> np.ndarray:
-    """(h, w) float32, straight from the brightness plane: no colour is computed for frames that are not kept."""
+    """Return (h, w) float32 from the luma plane: no color is computed for frames that are not kept."""
     hw = fitted_hw((frame.height - padding.rows, frame.width - padding.columns), GRAY_LONG_SIDE)
     height, width = hw if padding == Padding() else (frame.height, frame.width)
     gray = frame.reformat(width=width, height=height, format="gray", interpolation=Interpolation.AREA).to_ndarray()

@@ -1,7 +1,7 @@
-"""Depth maps with poses as coloured points and textured meshes, and the files that viewers open: PLY and GLB.
+"""Colored point clouds from depth maps with poses, and PLY files of them.
 
-Positions stay in the axes of the reconstruction (OpenCV's, x right, y down, z forward); only `write_glb` turns them
-into glTF's (y up). PLY files therefore lie over the COLMAP model that they come from.
+Positions stay in the axes of the reconstruction (OpenCV's: x right, y down, z forward), so a PLY file overlays the
+COLMAP model that it comes from.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from sfmttr.io.atomic import atomic_file
 from sfmttr.types import HW, Camera, Depth, DepthKind, SparseView
 
 FLAT_ALLOWANCE = 6.0
-"""How much steeper than `CloudConfig.max_slope` a surface without steps may be seen."""
+"""Factor on `CloudConfig.max_slope` for surfaces without depth steps."""
 MAX_BEND = 0.15
-"""Relative deviation of inverse depth from a straight line, over a fiftieth of the image, that passes for none."""
+"""Largest relative deviation of inverse depth from a straight line, over a fiftieth of the image, of a plane."""
 
 
 @dataclass(frozen=True)
 class CloudConfig:
-    """What of the depth maps becomes geometry."""
+    """Which pixels of the depth maps become geometry."""
 
     max_points: int = 400_000
-    """Points of a cloud, over all frames."""
+    """Most points of a cloud, over all frames."""
     max_vertices: int = 120_000
-    """Vertices of a mesh, over all frames."""
+    """Most vertices of a mesh, over all frames."""
     texture_long_side: int = 1024
-    """Pictures on meshes are at most this wide or high."""
+    """Largest width or height of a texture, pixels."""
     far_percentile: float = 90.0
-    """Percentile of depth, of the reconstruction's own points where there are enough, from which "far" is counted."""
+    """Percentile of depth that "far" is relative to; depth of the sparse points where a frame has enough of them."""
     far_factor: float = 1.5
-    """Depth beyond this many times that percentile is cut: sky and haze. A room loses nothing by it."""
+    """Depth beyond this many times that percentile is cut: sky and haze. A room loses nothing."""
     max_slope: float = 10.0
-    """Depth changing faster than this, against the width of a pixel at that depth, is an edge and no surface. A wall
-    seen under an angle of 6 degrees has a slope of 10."""
+    """Largest change of depth per pixel, in units of the pixel's width at that depth; beyond it lies a depth edge. A
+    wall seen under an angle of 6 degrees has a slope of 10."""
 
 
 @dataclass(frozen=True)
 class PosedDepth:
-    """One frame: picture, depth and where the camera was."""
+    """One frame: picture, depth and camera pose."""
 
     rgb: np.ndarray
     """(H, W, 3) uint8."""
     depth: Depth
     """(H, W); 0 or NaN where there is none."""
     view: SparseView
-    """Camera and pose in SfM units; the camera may be of another size than the picture."""
+    """Camera and pose in SfM units; the camera may have another image size than `rgb`."""
 
     def __post_init__(self) -> None:
         if self.rgb.shape[:2] != self.depth.values.shape:
@@ -62,12 +62,13 @@ class PosedDepth:
 
     @property
     def camera(self) -> Camera:
+        """Camera at the size of the depth map."""
         return self.view.camera.scaled_to(self.depth.values.shape)
 
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Coloured points."""
+    """Colored points."""
 
     xyz: np.ndarray
     """(N, 3) float32, in the world of the reconstruction."""
@@ -76,12 +77,12 @@ class PointCloud:
 
 
 def surface_mask(depth: np.ndarray, focal_px: float, max_slope: float) -> np.ndarray:
-    """(H, W) bool: pixels with depth, away from depth edges. `depth` (H, W), 0 or NaN for none.
+    """Return (H, W) bool: pixels with depth, away from depth edges. `depth` (H, W), 0 or NaN for none.
 
-    Networks smear depth across edges; such pixels fly between foreground and background. The jump to a neighbour is
-    judged relative to depth and in units of the pixel's width there (|dz| / z * focal), which is the tangent of the
-    angle under which a surface would be seen: the same test at any resolution, scale and distance. A road far away
-    is steeper than that, but no step; hence places without steps get `FLAT_ALLOWANCE` times as much.
+    Networks smear depth across edges; such pixels float between foreground and background. The test is on the
+    difference to a neighboring pixel in units of the pixel's width at that depth (|dz| / z * focal). This is the
+    tangent of the viewing angle of the surface, so the test is the same at any resolution, scale and distance. A
+    distant road exceeds the limit without being a step; places without steps get `FLAT_ALLOWANCE` times the limit.
     """
     has_depth = np.isfinite(depth) & (depth > 0)
     log_depth = np.log(np.where(has_depth, depth, 1.0))
@@ -95,35 +96,35 @@ def surface_mask(depth: np.ndarray, focal_px: float, max_slope: float) -> np.nda
 
 
 def step_mask(depth: np.ndarray) -> np.ndarray:
-    """(H, W) bool: near a step of depth, sharp or smeared; neither planes, at any angle, nor creases are steps."""
+    """Return (H, W) bool: pixels near a depth step, sharp or smeared. Planes at any angle and creases are no steps."""
     has_depth = np.isfinite(depth) & (depth > 0)
     inverse = 1 / np.where(has_depth, depth, 1.0)
     radius = max(2, round(max(depth.shape) / 100))
     up, down = np.zeros(depth.shape, bool), np.zeros(depth.shape, bool)
-    # Transposed views instead of two axes: what is written to one is written to the other.
+    # Transposed views share their memory with `up` and `down`, so one loop body serves both axes.
     for values, known, ups, downs in ((inverse, has_depth, up, down), (inverse.T, has_depth.T, up.T, down.T)):
         before, here, after = slice(None, -2 * radius), slice(radius, -radius), slice(2 * radius, None)
         all_known = known[before] & known[here] & known[after]
-        # A plane's inverse depth is linear in the pixel: what is left of it is bend.
+        # The inverse depth of a plane is linear in the pixel; the rest is curvature.
         bend = np.where(all_known, (values[before] + values[after]) / values[here] - 2, 0)
         ups[here] |= bend > MAX_BEND
         downs[here] |= bend < -MAX_BEND
-    # A step bends one way at its top and the other way at its foot; a crease bends one way only.
+    # A step curves one way at its top and the other way at its foot; a crease curves one way only.
     return maximum_filter(up, 2 * radius + 1) & maximum_filter(down, 2 * radius + 1)
 
 
 def _first(array: np.ndarray, axis: int) -> np.ndarray:
-    """All but the last row (axis 0) or column (axis 1)."""
+    """Return all but the last row (axis 0) or column (axis 1)."""
     return array[:-1] if axis == 0 else array[:, :-1]
 
 
 def _last(array: np.ndarray, axis: int) -> np.ndarray:
-    """All but the first row (axis 0) or column (axis 1)."""
+    """Return all but the first row (axis 0) or column (axis 1)."""
     return array[1:] if axis == 0 else array[:, 1:]
 
 
 def pixel_grid(hw: HW, budget: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a regular grid of at most `budget` pixels, at least 2 x 2, over the whole image."""
+    """Return rows and columns of a regular grid over the whole image: at most `budget` pixels, at least 2 x 2."""
     stride = max(1.0, np.sqrt(hw[0] * hw[1] / max(budget, 4)))
     rows, columns = (max(2, int(size / stride)) for size in hw)
     y, x = np.linspace(0, hw[0] - 1, rows), np.linspace(0, hw[1] - 1, columns)
@@ -131,10 +132,10 @@ def pixel_grid(hw: HW, budget: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def far_limit(frame: PosedDepth, scale: float, config: CloudConfig) -> float:
-    """Depth (SfM units) beyond which `frame` is not shown.
+    """Return the depth (SfM units) beyond which `frame` is cut.
 
-    The reconstruction has no points in the sky, whereas a network has to put it somewhere: where the frame has enough
-    points they say what is far.
+    A network predicts some depth for the sky, where the reconstruction has no points. A frame with enough sparse points
+    therefore takes the limit from them.
     """
     values = frame.depth.values
     has_depth = np.isfinite(values) & (values > 0)
@@ -147,7 +148,7 @@ def far_limit(frame: PosedDepth, scale: float, config: CloudConfig) -> float:
 
 
 def world_points(frame: PosedDepth, y: np.ndarray, x: np.ndarray, scale: float) -> np.ndarray:
-    """(N, 3) float32 in the world, of the pixels in rows `y` (N,) and columns `x` (N,)."""
+    """Return the world positions (N, 3) float32 of the pixels in rows `y` (N,) and columns `x` (N,)."""
     xy_px = np.stack([x, y], axis=1) + 0.5
     xyz_in_cam = unproject(frame.camera, xy_px, frame.depth.values[y, x] * scale)
     return transform(inverse_rigid(frame.view.cam_from_world), xyz_in_cam).astype(np.float32)
@@ -156,9 +157,9 @@ def world_points(frame: PosedDepth, y: np.ndarray, x: np.ndarray, scale: float) 
 def cloud_from_depth(
     frames: Iterable[PosedDepth], count: int, sfm_units_per_depth: float, config: CloudConfig | None = None
 ) -> PointCloud:
-    """Points of all `frames` (`count` of them; read one at a time), in SfM units.
+    """Return the points of all `frames` (`count` of them, read one at a time), in SfM units.
 
-    `sfm_units_per_depth`: what the depth maps are multiplied by. The result has at most `config.max_points` points.
+    `sfm_units_per_depth`: factor on the depth maps. The result has at most `config.max_points` points.
     """
     config = config or CloudConfig()
     parts = [_frame_points(frame, config.max_points // max(count, 1), sfm_units_per_depth, config) for frame in frames]
@@ -169,7 +170,7 @@ def cloud_from_depth(
 
 
 def _frame_points(frame: PosedDepth, budget: int, scale: float, config: CloudConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and colours of one frame's points."""
+    """Return positions (N, 3) and colors (N, 3) of the points of one frame."""
     depth = frame.depth.values
     far = far_limit(frame, scale, config)
     keep = surface_mask(depth, frame.camera.fx, config.max_slope) & (depth * scale <= far)

@@ -1,4 +1,4 @@
-"""Depth as files: 16-bit PNG that says its own unit, compressed npz, and EXR; and ground truth as PNG, npy or npz."""
+"""Depth of one frame as a file: 16-bit PNG that states its own scale and unit, compressed npz, and EXR."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from sfmttr.types import Depth, DepthKind
 PNG_MAX = 65535
 """Largest value of a 16-bit PNG."""
 MILLIMETRES = 1000.0
+"""Steps per metre of a PNG in millimetres."""
 KITTI = 256.0
-"""KITTI's steps a metre."""
+"""Steps per metre of KITTI's depth PNGs."""
 
 _UNITS = {
     DepthKind.METRIC: "metres",
@@ -44,9 +45,7 @@ class PngScale:
 
     def __post_init__(self) -> None:
         if self.kind is DepthKind.AFFINE_DISPARITY:
-            raise DepthKindError(
-                "affine disparity has no place in a depth PNG; convert it to depth, or write npz or EXR"
-            )
+            raise DepthKindError("a depth PNG cannot hold affine disparity; convert it to depth, or write npz or EXR")
         if not (math.isfinite(self.steps_per_unit) and self.steps_per_unit > 0):
             raise ValueError(f"{self.steps_per_unit=}, expected a positive number")
 
@@ -56,7 +55,7 @@ class PngScale:
 
     @property
     def max_depth(self) -> float:
-        """Largest depth that fits."""
+        """Largest depth that the PNG can hold."""
         return PNG_MAX / self.steps_per_unit
 
     @property
@@ -67,17 +66,17 @@ class PngScale:
 
 @dataclass(frozen=True)
 class DepthPng:
-    """What a depth PNG holds."""
+    """Content of a depth PNG."""
 
     values: np.ndarray
     """(H, W) float32, 0 where there is no depth."""
     kind: DepthKind | None
-    """None when the file does not say."""
+    """None when the file does not state it."""
     steps_per_unit: float
 
 
 def choose_png_scale(kind: DepthKind, max_depth: float) -> PngScale:
-    """The finest readable scale that holds `max_depth`, the largest depth of the *whole clip*.
+    """Return the finest round scale that holds `max_depth`, the largest depth of the *whole clip*.
 
     Metres: millimetres up to 65.5 m, KITTI's 1/256 m up to 256 m, then powers of ten. Network units: 1, 2 or 5 times
     a power of ten. Raises ValueError for a depth that is not positive, DepthKindError for affine disparity.
@@ -95,26 +94,28 @@ def choose_png_scale(kind: DepthKind, max_depth: float) -> PngScale:
 
 
 def write_depth_png(path: Path, depth: Depth, scale: PngScale) -> None:
-    """Write depth as 16-bit PNG, atomically; NaN and 0 become 0, no depth. The file states scale, unit and kind.
+    """Write depth as 16-bit PNG, atomically; NaN and 0 become 0 (no depth). The file states scale, unit and kind.
 
     Raises DepthKindError when `scale` is for another kind, ValueError for depth that is negative or does not fit.
     """
     if depth.kind is not scale.kind:
-        raise DepthKindError(f"the PNG scale is for {scale.kind} depth and this is {depth.kind}; choose one for it")
+        raise DepthKindError(
+            f"the PNG scale is for {scale.kind} depth, but this is {depth.kind}; choose a scale of that kind"
+        )
     image = Image.fromarray(_steps(depth.values, scale))
     with atomic_file(path) as part:
         image.save(part, format="PNG", pnginfo=_png_info(scale), compress_level=1)
 
 
 def _steps(values: np.ndarray, scale: PngScale) -> np.ndarray:
-    """(H, W) uint16 of depth (H, W). Raises ValueError rather than saturate."""
+    """Return depth (H, W) as uint16 steps. Raises ValueError instead of saturating."""
     depth = np.where(np.isnan(values), 0.0, values).astype(np.float64)
     if depth.size and depth.min() < 0:
         raise ValueError(f"depth {depth.min():.6g} is negative")
     steps = np.rint(depth * scale.steps_per_unit)
     if depth.size and steps.max() > PNG_MAX:
         raise ValueError(f"depth {depth.max():.6g} is beyond {scale.max_depth:.6g}, which {scale.sentence!r} can hold")
-    # What is nearer than half a step is still depth, and 0 means none.
+    # Depth below half a step must not round to 0, which means no depth.
     steps[(steps == 0) & (depth > 0)] = 1
     return steps.astype(np.uint16)
 
@@ -130,7 +131,7 @@ def _png_info(scale: PngScale) -> PngInfo:
 
 
 def read_depth_png(path: Path, scale: float | None = None) -> DepthPng:
-    """Read a 16-bit depth PNG. `scale`: steps a unit, for files that do not state it (it wins over what they state).
+    """Read a 16-bit depth PNG. `scale`: steps per unit, for files that do not state it; it overrides a stated one.
 
     Raises RunFolderError when the file is missing, damaged, not 16-bit, or of unknown scale.
     """
@@ -139,7 +140,7 @@ def read_depth_png(path: Path, scale: float | None = None) -> DepthPng:
         stated = stated_scale(text)
         kind = DepthKind(text["sfmttr:depth_kind"]) if "sfmttr:depth_kind" in text else None
     except ValueError as error:
-        raise RunFolderError(f"{path} states a depth scale or kind that is none ({error}); write it again") from error
+        raise RunFolderError(f"{path} states an invalid depth scale or kind ({error}); write the file again") from error
     steps = stated if scale is None else scale
     if steps is None or not steps > 0:
         raise RunFolderError(f"{path} does not state its depth scale; give one (1000: millimetres, 256: KITTI)")
@@ -147,7 +148,7 @@ def read_depth_png(path: Path, scale: float | None = None) -> DepthPng:
 
 
 def stated_scale(text: Mapping[str, str]) -> float | None:
-    """Steps a unit, as a PNG's text chunks state it; None when they do not. Raises ValueError for what is no scale."""
+    """Return the steps per unit that a PNG's text chunks state, or None. Raises ValueError for an invalid scale."""
     if "sfmttr:depth_scale" not in text:
         return None
     scale = float(text["sfmttr:depth_scale"])
@@ -157,16 +158,18 @@ def stated_scale(text: Mapping[str, str]) -> float | None:
 
 
 def _read_png(path: Path) -> tuple[np.ndarray, dict[str, str]]:
-    """Values (H, W) float64 and text chunks of a 16-bit grey PNG. Raises RunFolderError for anything else."""
+    """Return values (H, W) float64 and text chunks of a 16-bit gray PNG. Raises RunFolderError for other files."""
     try:
         with Image.open(path) as image:
             image.load()
             mode, values, text = image.mode, np.asarray(image), dict(getattr(image, "text", {}))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise RunFolderError(f"{path} cannot be read as a PNG ({error}); check the file") from error
-    # Pillow gives 16-bit grey as "I;16", and as "I" in some versions.
+    # Pillow reads 16-bit gray as mode "I;16", in some versions as "I".
     if values.ndim != 2 or mode not in ("I;16", "I;16B", "I"):
-        raise RunFolderError(f"{path} is no 16-bit grey PNG but of mode {mode}: it holds no depth; choose another file")
+        raise RunFolderError(
+            f"{path} is not a 16-bit gray PNG (its mode is {mode}) and holds no depth; choose another file"
+        )
     return values.astype(np.float64), text
 
 
@@ -187,12 +190,12 @@ def read_ground_truth(path: Path, scale: float | None = None) -> np.ndarray:
 
 
 def _read_array(path: Path) -> np.ndarray:
-    """The (H, W) array of an npy or npz file. Raises RunFolderError."""
+    """Return the (H, W) array of an npy or npz file. Raises RunFolderError."""
     return _depth_of(_load_numpy(path), path)
 
 
 def _depth_of(content: Any, path: Path) -> np.ndarray:
-    """The (H, W) array among what `_load_numpy` gave. Raises RunFolderError."""
+    """Return the (H, W) array of what `_load_numpy` returned. Raises RunFolderError."""
     if isinstance(content, dict):
         if "depth" not in content:
             raise RunFolderError(f"{path} holds {sorted(content)} and no array named 'depth'; add one")
@@ -203,7 +206,7 @@ def _depth_of(content: Any, path: Path) -> np.ndarray:
 
 
 def _load_numpy(path: Path) -> Any:
-    """An npy's array, or all arrays of an npz by name. Raises RunFolderError."""
+    """Return the array of an npy file, or all arrays of an npz file by name. Raises RunFolderError."""
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -221,17 +224,17 @@ def write_depth_npz(path: Path, depth: Depth, name: str) -> None:
 
 
 def read_depth_npz(path: Path) -> tuple[Depth, str]:
-    """Depth and name of the frame, as `write_depth_npz` wrote them. Raises RunFolderError."""
+    """Return depth and frame name as `write_depth_npz` wrote them. Raises RunFolderError."""
     content = _load_numpy(path)
     values = _depth_of(content, path)
     try:
         return Depth(values, DepthKind(str(content["kind"]))), str(content["name"])
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise RunFolderError(f"{path} is no depth file of ours ({error}); choose another") from error
+        raise RunFolderError(f"{path} is not a depth file of sfmttr ({error}); choose another file") from error
 
 
 def _import_exr() -> Any:
-    """The OpenEXR module, which is optional. Raises RunFolderError when it is not installed."""
+    """Return the module OpenEXR, which is optional. Raises RunFolderError when it is not installed."""
     try:
         import OpenEXR
     except ImportError as error:
@@ -256,13 +259,13 @@ def write_depth_exr(path: Path, depth: Depth, name: str) -> None:
         try:
             exr.File(header, {"Z": np.ascontiguousarray(depth.values)}).write(str(part))
         except RuntimeError as error:
-            # The library says what went wrong in words only; `atomic_file` goes by the number.
+            # OpenEXR reports the reason as text only; `atomic_file` needs the error number.
             full = os.strerror(errno.ENOSPC) in str(error)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def read_depth_exr(path: Path) -> Depth:
-    """Depth as `write_depth_exr` wrote it. Raises RunFolderError."""
+    """Return depth as `write_depth_exr` wrote it. Raises RunFolderError."""
     exr = _import_exr()
     try:
         with exr.File(str(path)) as file:

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its report: depth, pictures, video, clouds, weights."""
+"""Depth maps of a whole clip in one npz file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from sfmttr.errors import RunFolderError
-from sfmttr.evaluation.comparison import Column
 from sfmttr.io.atomic import atomic_file
 from sfmttr.types import DepthKind, FrameSet
 
 
 def write_maps(path: Path, maps: np.ndarray, kind: DepthKind, frames: FrameSet) -> None:
-    """`maps` (N, h, w) of a clip with the names of its frames, uncompressed (they are read again), atomically."""
+    """Write `maps` (N, h, w) with kind, frame names and frame size, atomically; uncompressed, for fast reading."""
     with atomic_file(path) as part, part.open("wb") as file:
         np.savez(
             file,
@@ -25,7 +24,7 @@ def write_maps(path: Path, maps: np.ndarray, kind: DepthKind, frames: FrameSet) 
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """(N, h, w) float32 of a file that `write_maps` wrote. Raises `RunFolderError` when it is damaged."""
+    """Return the (N, h, w) float32 maps that `write_maps` wrote. Raises `RunFolderError` when they are damaged."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return content["depth"]
@@ -34,11 +33,11 @@ def read_maps(path: Path) -> np.ndarray:
 
 
 def read_aligned(folder: Path, network_scale: float) -> np.ndarray:
-    """(N, h, w) float32: the unrefined network with the best scale (and shift), of the `depth/` folder of a run.
+    """Return the unrefined depth with the best scale (and shift) as (N, h, w) float32. `folder`: `depth/` of a run.
 
     Raises `RunFolderError` when it is damaged.
     """
-    path = folder / f"{Column.ALIGNED}.npz"
+    path = folder / "aligned.npz"
     if path.is_file():
         return read_maps(path)
-    return read_maps(folder / f"{Column.BEFORE}.npz") * np.float32(network_scale)
+    return read_maps(folder / "before.npz") * np.float32(network_scale)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from sfmttr.errors import RunFolderError
+from sfmttr.errors import RunFolderError, SfmttrError
 from sfmttr.io.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -121,12 +121,18 @@ def read_json(path: Path) -> Any:
 
 
 def read_model(
-    path: Path, model: type[T], *, newest_schema: int | None = None, advice: str = "delete it and run again"
+    path: Path,
+    model: type[T],
+    *,
+    newest_schema: int | None = None,
+    advice: str = "delete it and run again",
+    error_type: type[SfmttrError] = RunFolderError,
 ) -> T:
     """Return the content of a JSON file as a `model`, a dataclass that `write_json` wrote.
 
     Null where `model` has a float is NaN; keys that it does not have are ignored. Raises RunFolderError when the file
-    is missing, does not fit `model` (the message ends with `advice`), or has a "schema" above `newest_schema`.
+    is missing or its "schema" is above `newest_schema`, and `error_type`, with a message that ends in `advice`, when
+    it does not fit `model`.
     """
     data = _read(path)
     try:
@@ -134,7 +140,7 @@ def read_model(
             _refuse_newer(path, parse_json(data, _Version), newest_schema)
         return parse_json(data, model)
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged or from another version ({error}); {advice}") from error
+        raise error_type(f"{path} is damaged or from another version ({error}); {advice}") from error
 
 
 def parse_json(data: bytes | str, model: type[T]) -> T:
@@ -142,7 +148,8 @@ def parse_json(data: bytes | str, model: type[T]) -> T:
     from pydantic_core import ValidationError
 
     try:
-        value: T = _validator(model).validate_json(data, strict=True)
+        # mypy takes a type variable's class for unhashable
+        value: T = _validator(model).validate_json(data, strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
     return value
@@ -178,7 +185,7 @@ def _first_reason(error: ValidationError) -> str:
 
 
 @cache
-def _validator(model: Hashable) -> SchemaValidator:
+def _validator(model: type) -> SchemaValidator:
     """Return the validator of a dataclass. Imports pydantic, which most commands do without, at the first call."""
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator

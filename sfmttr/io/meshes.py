@@ -1,4 +1,7 @@
-"""Depth maps with poses as coloured points and textured meshes, and the files that viewers open: PLY and GLB."""
+"""Textured meshes from depth maps with poses, and GLB files of meshes or points with the cameras.
+
+Only `write_glb` changes axes: from those of the reconstruction (OpenCV's) to glTF's (y up).
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,17 @@ from sfmttr.io.clouds import (
 from sfmttr.types import SparseView
 
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-"""glTF: x right, y up, z towards the viewer."""
+"""Axes of glTF: x right, y up, z towards the viewer."""
 
 
 @dataclass(frozen=True)
 class DepthMesh:
-    """One frame's depth as a surface that wears the frame's picture."""
+    """Depth of one frame as a surface, textured with the frame."""
 
     xyz: np.ndarray
     """(V, 3) float32, in the world of the reconstruction."""
     faces: np.ndarray
-    """(F, 3) int64, rows of `xyz`; their front is towards the camera."""
+    """(F, 3) int64, rows of `xyz`; front faces look at the camera."""
     uv: np.ndarray
     """(V, 2) float32 in [0, 1], from the picture's top-left corner."""
     texture: np.ndarray
@@ -48,10 +51,10 @@ class DepthMesh:
 def mesh_from_depth(
     frames: Iterable[PosedDepth], count: int, sfm_units_per_depth: float, config: CloudConfig | None = None
 ) -> tuple[DepthMesh, ...]:
-    """One surface a frame (`count` frames, read one at a time), in SfM units; frames that show none are left out.
+    """Return one surface per frame (`count` frames, read one at a time), in SfM units; empty surfaces are omitted.
 
-    Viewers draw points one pixel wide, which is faint: this is what to show people. A handful of frames, spread over
-    the clip, is enough; a GLB of a dozen stays below 10 MB.
+    Viewers draw points one pixel wide, which is faint; surfaces show better. A few frames spread over the clip are
+    enough; a GLB of a dozen stays below 10 MB.
     """
     config = config or CloudConfig()
     budget = config.max_vertices // max(count, 1)
@@ -60,7 +63,7 @@ def mesh_from_depth(
 
 
 def _frame_mesh(frame: PosedDepth, budget: int, scale: float, config: CloudConfig) -> DepthMesh:
-    """A triangulated grid over the frame, without the triangles that would span a depth edge."""
+    """Return a triangulated grid over the frame, without the triangles that would span a depth edge."""
     depth = frame.depth.values
     rows, columns = pixel_grid(depth.shape, budget)
     keep = surface_mask(depth, frame.camera.fx, config.max_slope) & (depth * scale <= far_limit(frame, scale, config))
@@ -76,57 +79,58 @@ def _frame_mesh(frame: PosedDepth, budget: int, scale: float, config: CloudConfi
 
 
 def _grid_faces(depth: np.ndarray, keep: np.ndarray, max_log_jump: np.ndarray) -> np.ndarray:
-    """(F, 3) triangles over the grid `depth` (h, w), with corners that are kept and differ little in log depth."""
+    """Return triangles (F, 3) over the grid `depth` (h, w) whose corners are kept and differ little in log depth."""
     log_depth = np.log(np.where(keep, depth, 1.0)).ravel()
     index = np.arange(depth.size).reshape(depth.shape)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    # Counter-clockwise as the camera sees them (y down), so that their front is what the camera saw.
+    # Counter-clockwise as the camera sees them (y down), so that their front faces the camera.
     faces = np.concatenate([np.stack(corners, axis=-1).reshape(-1, 3) for corners in ((a, c, b), (b, c, d))])
     jump = np.ptp(log_depth[faces], axis=1)
     return faces[keep.ravel()[faces].all(axis=1) & (jump <= max_log_jump.ravel()[faces].min(axis=1))]
 
 
 def _texture(rgb: np.ndarray, long_side: int) -> np.ndarray:
-    """`rgb`, reduced so that its longer side is at most `long_side`."""
+    """Return `rgb`, reduced so that its longer side is at most `long_side`."""
     image = Image.fromarray(rgb)
     image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 FRUSTUM_FACES = 8 * 6
-"""Triangles of one frustum: eight bars with three sides each."""
+"""Triangles of one frustum: eight bars with three sides of two triangles."""
 
 
 def frusta(views: Sequence[SparseView], size: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bars along the edges of every view's frustum: vertices (V, 3), faces (F, 3), colours (V, 3) uint8 along the path.
+    """Return bars along the edges of every view's frustum: vertices (V, 3), faces (F, 3), colors (V, 3) uint8.
 
-    Bars, because viewers draw lines one pixel wide. `size`: distance of the frustum's base from the camera, SfM units.
+    Bars, because viewers draw lines one pixel wide; colors run along the path. `size`: distance of the frustum's base
+    from the camera, SfM units.
     """
     size = frustum_size(views) if size is None else size
-    colours = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.9, max(len(views), 1)), bytes=True)[:, :3]
+    colors = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.9, max(len(views), 1)), bytes=True)[:, :3]
     bars = [_frustum_bars(view, size) for view in views]
     vertices = np.concatenate([xyz for xyz, _ in bars])
     faces = np.concatenate([faces + i * len(bars[0][0]) for i, (_, faces) in enumerate(bars)])
-    return vertices, faces, np.repeat(colours, len(bars[0][0]), axis=0)
+    return vertices, faces, np.repeat(colors, len(bars[0][0]), axis=0)
 
 
 def frustum_size(views: Sequence[SparseView]) -> float:
-    """A size that shows the path: about a step of the camera, within 1 to 6 % of the distance of what it sees."""
-    centres = _centres(views)
+    """Return a size that shows the path: about one step of the camera, 1 to 6 % of the distance to the points."""
+    centers = _centers(views)
     seen = np.concatenate([view.depth for view in views])
-    extent = float(np.linalg.norm(np.ptp(centres, axis=0))) or 1.0
+    extent = float(np.linalg.norm(np.ptp(centers, axis=0))) or 1.0
     distance = float(np.median(seen)) if len(seen) else extent
-    step = float(np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1))) if len(views) > 1 else distance
+    step = float(np.median(np.linalg.norm(np.diff(centers, axis=0), axis=1))) if len(views) > 1 else distance
     return float(np.clip(step, 0.01 * distance, 0.06 * distance))
 
 
-def _centres(views: Sequence[SparseView]) -> np.ndarray:
-    """(N, 3) camera centres in the world."""
+def _centers(views: Sequence[SparseView]) -> np.ndarray:
+    """Return the camera centers (N, 3) in the world."""
     return np.stack([inverse_rigid(view.cam_from_world)[:3, 3] for view in views])
 
 
 def _frustum_bars(view: SparseView, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (48, 3) in the world and faces (48, 3) of one frustum."""
+    """Return vertices (48, 3) in the world and faces (48, 3) of one frustum."""
     height, width = view.camera.hw
     corners_px = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     corners = unproject(view.camera, corners_px, np.full(4, size))
@@ -138,7 +142,7 @@ def _frustum_bars(view: SparseView, size: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _bar(start: np.ndarray, end: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """A three-sided bar: vertices (6, 3), faces (6, 3)."""
+    """Return a three-sided bar: vertices (6, 3), faces (6, 3)."""
     along = (end - start) / max(float(np.linalg.norm(end - start)), 1e-12)
     aside = np.cross(along, np.eye(3)[np.argmin(np.abs(along))])
     aside /= np.linalg.norm(aside)
@@ -149,9 +153,9 @@ def _bar(start: np.ndarray, end: np.ndarray, radius: float) -> tuple[np.ndarray,
 
 
 def gltf_from_world(views: Sequence[SparseView]) -> np.ndarray:
-    """(4, 4): glTF's axes with the cameras' mean "down" pointing down and the first camera looking along -z, at 0.
+    """Return the (4, 4) transform to glTF's axes: the cameras' mean down is -y; the first camera is at 0, looks to -z.
 
-    A reconstruction's own axes are those of some frame, tilted as the hand was.
+    The axes of a reconstruction are those of some frame, tilted as the camera was held.
     """
     world_from_cams = [inverse_rigid(view.cam_from_world) for view in views]
     down = np.mean([pose[:3, 1] for pose in world_from_cams], axis=0)
@@ -175,7 +179,7 @@ def write_glb(
 
     glTF's unit is the metre: give `metres_per_sfm_unit` when it is known.
     """
-    import trimesh  # takes most of a second, which nothing waits for here
+    import trimesh  # takes most of a second to import
 
     scene = trimesh.Scene()
     size = metres_per_sfm_unit or 1.0
@@ -192,7 +196,7 @@ def write_glb(
 
 
 def _geometries(content: PointCloud | Sequence[DepthMesh]) -> Iterator[tuple[str, Any]]:
-    """Name and trimesh geometry of all that is shown but the cameras."""
+    """Yield name and trimesh geometry of points or meshes."""
     import trimesh
     from trimesh.visual.material import PBRMaterial
     from trimesh.visual.texture import TextureVisuals
@@ -203,20 +207,20 @@ def _geometries(content: PointCloud | Sequence[DepthMesh]) -> Iterator[tuple[str
         return
     for i, mesh in enumerate(content):
         material = PBRMaterial(baseColorTexture=_as_jpeg(mesh.texture), doubleSided=True)
-        # trimesh counts v from the bottom and turns it over when it writes.
+        # trimesh counts v from the bottom and flips it when it writes.
         visual = TextureVisuals(uv=mesh.uv * [1, -1] + [0, 1], material=material)
         yield f"surface_{i:03d}", trimesh.Trimesh(mesh.xyz, mesh.faces, visual=visual, process=False)
 
 
 def _as_jpeg(rgb: np.ndarray) -> Image.Image:
-    """The picture as one that trimesh embeds as JPEG, a tenth of PNG's size."""
+    """Return the picture as a JPEG image, which trimesh embeds as it is: a tenth of the size of PNG."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="JPEG", quality=88)
     return Image.open(buffer)
 
 
 def _linear_rgba(rgb: np.ndarray) -> np.ndarray:
-    """(N, 4) uint8: glTF's vertex colours are linear light, and pictures are sRGB."""
+    """Return (N, 4) uint8 in linear light, as vertex colors of glTF are; pictures are sRGB."""
     value = rgb.astype(np.float64) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     opaque = np.full((len(rgb), 1), 255)
@@ -224,7 +228,7 @@ def _linear_rgba(rgb: np.ndarray) -> np.ndarray:
 
 
 def _unlit(tree: dict[str, Any]) -> None:
-    """Make every material show its colours as they are: photographs have their light in them."""
+    """Make every material unlit: photographs have their light in them."""
     tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), "KHR_materials_unlit"})
     materials = tree.setdefault("materials", [])
     plain = len(materials)

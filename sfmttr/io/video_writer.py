@@ -1,4 +1,4 @@
-"""Pictures to a video that plays in browsers: H.264, yuv420p, even sizes, index at the front."""
+"""Write pictures as a video that plays in browsers: H.264, yuv420p, even sizes, index at the front."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sfmttr.io.atomic import atomic_file
 
 ENCODER: Final = "libx264"
 BT709 = 1
-"""Number of BT.709 in H.264's tables of primaries, transfer functions and matrices."""
+"""Code of BT.709 in H.264's tables of primaries, transfer functions and matrices."""
 
 
 def write_comparison_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
-    """Write `frames` (H, W, 3 uint8, all of one size) as MP4, one at a time, atomically; give how many there were.
+    """Write `frames` (H, W, 3 uint8, all of one size) as MP4, one at a time, atomically, and return their number.
 
     Odd sizes are padded by repeating the last row or column. Raises RunFolderError when PyAV comes without the
     encoder or the disk is full, ValueError when there are no frames or they differ in size.
@@ -49,7 +49,7 @@ def write_comparison_video(path: Path, frames: Iterable[np.ndarray], fps: float)
 
 
 def _need_encoder() -> None:
-    """Raise RunFolderError when there is no encoder. No other codec plays everywhere, so none takes its place."""
+    """Raise RunFolderError without an H.264 encoder. No other codec plays everywhere, so there is no fallback."""
     try:
         av.codec.Codec(ENCODER, "w")
     except ValueError as error:
@@ -58,20 +58,20 @@ def _need_encoder() -> None:
 
 
 def _add_stream(container: av.container.OutputContainer, rgb: np.ndarray, fps: float) -> VideoStream:
-    """The container's only stream, for pictures of the size of `rgb`."""
+    """Add the only stream of the container, for pictures of the size of `rgb`."""
     options = {"crf": "20", "preset": "superfast"}
     stream = container.add_stream(ENCODER, rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.height, stream.width = rgb.shape[0] + rgb.shape[0] % 2, rgb.shape[1] + rgb.shape[1] % 2
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
-    # Players guess what is not stated, and guess by size: colours would change with it.
+    # Players guess a color space that is not stated by the picture's size: colors would depend on it.
     context.color_primaries = context.color_trc = context.colorspace = BT709
     context.color_range = 1
     return stream
 
 
 def _video_frame(rgb: np.ndarray) -> av.VideoFrame:
-    """yuv420p in BT.709, padded to even sizes, which its halved colour planes need."""
+    """Convert to yuv420p in BT.709, padded to the even sizes that its halved chroma planes need."""
     padding = ((0, rgb.shape[0] % 2), (0, rgb.shape[1] % 2), (0, 0))
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.pad(rgb, padding, mode="edge")), format="rgb24")
     return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")

@@ -30,12 +30,12 @@ from sfmttr.io.json_files import cache_key, write_json
 from sfmttr.kitti.config import ALIGNED, NONE, KittiConfig, Setting
 from sfmttr.kitti.dataset import DEPTH_SCALE, Drive, find_drives, missing_drives
 from sfmttr.kitti.table import PaperTable, Row
+from sfmttr.networks.fingerprint import weights_hash
 from sfmttr.networks.huggingface.model_id import as_file_name
 from sfmttr.networks.inference import predict_maps, prepare_images
 from sfmttr.networks.inverse_depth import unshifted_depth
 from sfmttr.networks.weights import cache_folder
 from sfmttr.run import pipeline
-from sfmttr.run.pipeline import weights_hash
 from sfmttr.run.report import read_report
 from sfmttr.sfm import reconstruction
 from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, ignore_progress

@@ -1,5 +1,5 @@
-"""Depth networks: the contract (`base`), the names (`registry`), where weights come from (`weights`), and one adapter
-a file. `hf` is the adapter of all that the Hugging Face Hub has, `hub` gets their files."""
+"""Depth networks: contract (`base`), names and their weights files (`catalog`), loading (`registry`, `weights`),
+prediction (`inference`), one adapter a file (`models`), and any model of the Hugging Face Hub (`huggingface`)."""
 
 from sfmttr.networks.registry import (
     NetworkSummary,

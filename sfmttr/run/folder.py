@@ -1,4 +1,4 @@
-"""The run folder: a manifest that says what was made from what, atomic writes, and JSON that can be published.
+"""The run folder: opened by one process at a time, with a manifest of finished stages and their files.
 
 Nothing that this module writes names a machine, a user or an absolute path.
 """
@@ -24,6 +24,8 @@ from sfmttr.run.manifest import MANIFEST, Manifest, StageRecord, fresh_manifest,
 
 LOCK = ".lock"
 
+# Not the package filelock: on a disk that cannot lock it falls back to a file that stays behind when a process is
+# killed, and then refuses every later run; its errors do not tell such a disk from a folder in use.
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,10 +40,10 @@ else:
 
 
 def _lock(path: Path) -> int:
-    """Hold the lock file `path` and give its descriptor. Raises RunFolderError when somebody else holds it.
+    """Lock the file `path` and return its descriptor. Raises RunFolderError when another process holds the lock.
 
-    The kernel lets go of the lock when its process dies, so none is ever stale; a process id in the file could not
-    tell, since in containers that share a folder every first process is number 1.
+    The kernel releases the lock when its process dies, so a lock is never stale. A process id in the file would not
+    do: in containers that share a folder, every first process has the id 1.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -52,24 +54,26 @@ def _lock(path: Path) -> int:
             busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
             reason = "is in use by another run; wait for it or" if busy else "is on a disk that cannot lock files;"
             raise RunFolderError(f"{path.parent} {reason} choose another folder") from error
-        # Its last owner may have deleted the file between our opening and our locking it: then we hold nothing.
+        # The last owner may have deleted the file between the open and the lock: then this lock protects nothing.
         if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
             return descriptor
         os.close(descriptor)
 
 
 def _unlock(path: Path, descriptor: int) -> None:
+    """Delete the lock file and release its lock."""
     with suppress(OSError):
         path.unlink()
     os.close(descriptor)
 
 
 def _is_ours(name: str) -> bool:
+    """Return whether a run folder without a manifest may hold this name."""
     return name in (MANIFEST, LOCK) or name.startswith(TEMPORARY_PREFIX)
 
 
 def _acquire(path: Path) -> None:
-    """Make `path` if needed. Raises RunFolderError when it cannot be, or holds what is not from a run."""
+    """Create the folder `path` if needed. Raises RunFolderError when that fails, or it holds files of no run."""
     with explain_disk_errors(path), explain_mkdir_errors(path):
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{path} is a file; choose a folder")
@@ -80,7 +84,7 @@ def _acquire(path: Path) -> None:
 
 
 def _delete_leftovers(folder: Path) -> None:
-    """Remove what a killed run was writing."""
+    """Delete the temporary files and folders of a killed run."""
     for path in list(folder.rglob(f"{TEMPORARY_PREFIX}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -117,13 +121,14 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes use the folder. Calling it twice does no harm."""
+        """Release the folder for other processes. A second call has no effect."""
         if self._descriptor is not None:
             _unlock(self.path / LOCK, self._descriptor)
             self._descriptor = None
 
     @property
     def manifest(self) -> Manifest:
+        """The manifest as it is on disk."""
         return self._manifest
 
     def _save(self, manifest: Manifest) -> None:
@@ -131,12 +136,12 @@ class RunFolder:
         self._manifest = manifest
 
     def describe(self, config: object, seed: int | None) -> None:
-        """Say what this run is made with; versions are brought up to date too. Finished stages stay."""
+        """Store configuration, seed and current library versions in the manifest. Finished stages stay."""
         now = fresh_manifest()
         self._save(replace(now, config=to_plain(config), seed=seed, stages=self._manifest.stages))
 
     def is_fresh(self, stage: str, key: str) -> bool:
-        """Whether `stage` was finished with this `cache_key` and all that it wrote is still there, in full."""
+        """Return whether `stage` was finished with this `cache_key` and all its files still have their sizes."""
         record = self._manifest.stage(stage)
         if record is None or record.key != key:
             return False
@@ -146,7 +151,7 @@ class RunFolder:
     def record(
         self, stage: str, key: str, files: Iterable[Path], seconds: float, invalidates: Iterable[str] = ()
     ) -> StageRecord:
-        """Note that `stage` is finished. `files` lie in the run folder; folders among them stand for all they hold.
+        """Record that `stage` is finished. `files` lie in the run folder; a folder stands for all files in it.
 
         Delete what an earlier run of the stage wrote and that is no longer among `files`, and the stages `invalidates`,
         which were made from it; all others stay. Raises ValueError for a file that is missing or lies elsewhere.
@@ -159,27 +164,28 @@ class RunFolder:
         return record
 
     def invalidate(self, stages: Iterable[str]) -> None:
-        """Forget these stages and delete what they wrote; the others stay."""
+        """Remove these stages from the manifest and delete their files; other stages stay."""
         gone = set(stages)
         kept = tuple(record for record in self._manifest.stages if record.name not in gone)
         if kept != self._manifest.stages:
             self._keep(kept)
 
     def _keep(self, stages: tuple[StageRecord, ...]) -> None:
+        """Make `stages` the manifest's stages and delete the files that none of them lists."""
         before = {name for record in self._manifest.stages for name in record.files}
         after = {name for record in stages for name in record.files}
-        # The manifest first: should we die in between, files without a record do less harm than records without files.
+        # The manifest first: if the process dies in between, files without a record do less harm than the reverse.
         self._save(replace(self._manifest, stages=stages))
         for name in before - after:
             (self.path / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: others still use it
+            with suppress(OSError):  # not empty
                 (self.path / name).parent.rmdir()
 
     def _sizes(self, files: Iterable[Path]) -> Iterator[tuple[str, int]]:
-        """Path relative to the run folder, and size, of every file."""
+        """Yield path (relative to the run folder) and size in bytes of every file."""
         root = self.path.resolve()
         for given in files:
-            # Relative to the working folder, as any path is, or to the run folder, as the manifest has them.
+            # Relative to the working directory, as any path is, or to the run folder, as in the manifest.
             candidates = (given.resolve(), (root / given).resolve())
             path = next((path for path in candidates if path.exists() and path.is_relative_to(root)), None)
             if path is None:

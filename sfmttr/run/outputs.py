@@ -1,10 +1,10 @@
-"""What a run leaves behind beside its report: depth, pictures, video, clouds, weights.
+"""Output files of a run: depth maps, pictures, video, point clouds and meshes.
 
 depth/{before,after,before_fused,after_fused}.npz   float32 maps of the clip, at the resolution they are computed at
 depth/{disparity,aligned}.npz                       likewise, of a network that gives disparity
 depth/{refined,fused}/000000.png (.exr)             frame size, 16 bit, scale in the file's text
-coloured/{before,refined}/000000.png                one colour range for the clip
-comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png  refined.safetensors  refinement.json
+coloured/{before,refined}/000000.png                one color range for the clip
+comparison.mp4  cloud_{before,after}.{ply,glb}  pictures/*.png
 """
 
 from __future__ import annotations
@@ -42,48 +42,52 @@ FILES = (
     *(f"cloud_{column}.{suffix}" for column in ("before", "after") for suffix in ("ply", "glb")),
 )
 PANEL_WIDTH = 1120
-"""Of the video and the picture, with captions and colour bar."""
+"""Width in pixels of the video and of `compare.png`, with captions and color bar."""
 CLOUD_FRAMES = 20
-"""Frames that a PLY is made of; neighbouring frames see the same."""
+"""Most frames that contribute to a PLY; neighboring frames see the same surfaces."""
 MESH_FRAMES = 5
 """Surfaces in a GLB: enough to walk around in, small enough to load on a phone."""
 
 
-@dataclass  # not frozen: it keeps what it computes
+@dataclass  # not frozen: cached properties are stored in it
 class _Clip:
-    """What all writers need."""
+    """Input of all writers: the result and its depth maps."""
 
     result: RunResult
     maps: Maps
     unit: str
-    tell: Callable[[], None]
-    """Called for every frame that is written; it raises when the run was stopped."""
+    check_cancelled: Callable[[], None]
+    """Called for every frame that is written; raises `Cancelled` when the run was stopped."""
 
     @property
     def before(self) -> np.ndarray:
-        """(N, h, w): what pictures show as unrefined depth; of a network that gives disparity, what alignment makes of
-        it, or all that pictures showed would be the missing shift."""
+        """(N, h, w): unrefined depth as pictures show it.
+
+        For a network that predicts disparity this is the aligned depth: without its shift, a picture would show little
+        else than the missing shift.
+        """
         aligned = self.result.aligned
         is_disparity = aligned is not None and aligned.alignment.inverse is not None
         return self.maps.get(Column.ALIGNED if is_disparity else Column.BEFORE, self.maps[Column.BEFORE])
 
     @property
     def best(self) -> np.ndarray:
-        """(N, h, w): what the run gives: refined depth, or unrefined where it did not refine."""
+        """(N, h, w): depth that the run results in: refined, or unrefined when the clip was not refined."""
         return self.maps.get(Column.AFTER, self.before)
 
     @property
     def best_fused(self) -> np.ndarray | None:
+        """(N, h, w): fused refined depth, or None when the clip was not refined."""
         return self.maps.get(Column.AFTER_FUSED)
 
     @cached_property
     def range(self) -> ColorRange:
-        """One for all pictures of the clip."""
+        """Color range of all pictures of the clip."""
         shown = [self.before, self.maps[Column.AFTER]] if Column.AFTER in self.maps else [self.before]
         return colormap.color_range(frame for values in shown for frame in values)
 
     def depth(self, maps: np.ndarray, frame: int) -> Depth:
-        """One frame at frame size."""
+        """Return the depth of one frame, resized to the size of the stored frames."""
         return Depth(resize_numpy(maps[frame], self.result.frames.hw), self.result.kind)
 
     def stem(self, frame: int) -> str:
@@ -91,7 +95,7 @@ class _Clip:
 
 
 def _clear(folder: Path) -> None:
-    """Delete everything that `write_all` wrote: it may be of other frames, or of a refinement that there is no more."""
+    """Delete everything that `write_all` wrote: it may belong to other frames or to an earlier refinement."""
     for path in written_files(folder):
         if path.is_dir():
             shutil.rmtree(path)
@@ -100,30 +104,31 @@ def _clear(folder: Path) -> None:
 
 
 def written_files(folder: Path) -> list[Path]:
-    """Everything that `write_all` may write, as far as it is there."""
+    """Return those files and folders of `write_all` that exist."""
     return [path for path in (folder / name for name in (*FOLDERS, *FILES)) if path.exists()]
 
 
 def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> None:
-    """Write depth, pictures, video and clouds, in place of all that an earlier run wrote."""
+    """Write depth, pictures, video and clouds, replacing everything that an earlier run wrote."""
     _clear(result.folder)
     unit = "m" if result.kind is DepthKind.METRIC else "network units"
     now = Progress("outputs", 0, 1)
     stopped = threading.Event()
 
-    def tell() -> None:
+    def check_cancelled() -> None:
         if stopped.is_set():
             raise Cancelled("stopped")
         on_progress(now)
 
-    clip = _Clip(result, maps, unit, tell)
+    clip = _Clip(result, maps, unit, check_cancelled)
     config = result.config.output
     jobs: list[tuple[str, Callable[[_Clip], None]]] = [("depth", _write_depth)]
     if config.pictures:
         jobs += [("colours", _write_coloured), ("video", _write_video), ("pictures", _write_pictures)]
-    with ThreadPoolExecutor(max_workers=1) as beside:  # clouds take one thread, and are made beside all the rest
+    # Clouds take one thread; everything else is written meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as background:
         if config.clouds and isinstance(result.sparse, SparseModel) and result.refined is not None:
-            clouds_made = beside.submit(_write_clouds, clip)
+            clouds_made = background.submit(_write_clouds, clip)
             jobs.append(("clouds", lambda _: clouds_made.result()))
         try:
             for i, (name, job) in enumerate(jobs):
@@ -131,20 +136,20 @@ def write_all(result: RunResult, maps: Maps, on_progress: OnProgress) -> None:
                 on_progress(now)
                 job(clip)
         except BaseException:
-            stopped.set()  # or the clouds would be finished first
+            stopped.set()  # else the clouds would be completed first
             raise
     on_progress(Progress("outputs", len(jobs), len(jobs)))
 
 
 def _each_frame(clip: _Clip, write: Callable[[int], None]) -> None:
-    """`write` for every frame."""
+    """Call `write` for every frame, on several threads."""
     with map_in_order(write, len(clip.result.frames)) as written:
         for _ in written:
-            clip.tell()
+            clip.check_cancelled()
 
 
 def png_scale(clip_maps: list[np.ndarray], kind: DepthKind) -> PngScale:
-    """One scale for every PNG of the clip."""
+    """Return one scale that holds the largest depth of `clip_maps`, for every PNG of the clip."""
     return choose_png_scale(kind, max(float(maps.max()) for maps in clip_maps))
 
 
@@ -168,7 +173,7 @@ def _write_coloured(clip: _Clip) -> None:
 
     def write(frame: int) -> None:
         for name, maps in wanted.items():
-            # With a palette: a third of the bytes, and of the time to compress them.
+            # A palette takes a third of the bytes and of the time to compress them.
             picture = Image.fromarray(colormap.color_index(clip.depth(maps, frame).values, clip.range))
             picture.putpalette(colormap.palette().tobytes())
             _save_png(clip.result.folder / "coloured" / name / f"{clip.stem(frame)}.png", picture)
@@ -186,7 +191,7 @@ def _save_png(path: Path, image: Image.Image) -> None:
 
 
 def _panels(clip: _Clip, frame: int) -> np.ndarray:
-    """Picture, before and after, with captions and one colour bar."""
+    """Return frame, depth before and depth after side by side, with captions and one color bar."""
     refined, frames = clip.result.refined, clip.result.frames
     shown = {"before": clip.before}
     if refined is not None:
@@ -199,13 +204,15 @@ def _panels(clip: _Clip, frame: int) -> np.ndarray:
 
 
 def _write_video(clip: _Clip) -> None:
-    def told(panels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def cancellable(panels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for picture in panels:
-            clip.tell()
+            clip.check_cancelled()
             yield picture
 
     with map_in_order(lambda frame: _panels(clip, frame), len(clip.result.frames)) as panels:
-        write_comparison_video(clip.result.folder / "comparison.mp4", told(panels), clip.result.config.output.video_fps)
+        write_comparison_video(
+            clip.result.folder / "comparison.mp4", cancellable(panels), clip.result.config.output.video_fps
+        )
 
 
 def _write_pictures(clip: _Clip) -> None:
@@ -223,17 +230,17 @@ def _write_pictures(clip: _Clip) -> None:
 
 
 def point_classes(aligned: Aligned) -> np.ndarray:
-    """What became of every observation: (M,) of the values of `PointClass`."""
+    """Return the class of every observation: (M,) values of `PointClass`."""
     observations = aligned.observations
     strict = np.zeros(len(observations), bool)
     strict[np.flatnonzero(observations.trainable)[aligned.alignment.strict]] = True
     used = np.where(strict, PointClass.STRICT, PointClass.RELAXED)
-    taught = np.where(aligned.selection.mask, used, PointClass.REJECTED)
-    return np.where(observations.split != Split.TRAIN, PointClass.HELD_OUT, taught)
+    trained = np.where(aligned.selection.mask, used, PointClass.REJECTED)
+    return np.where(observations.split != Split.TRAIN, PointClass.HELD_OUT, trained)
 
 
 def points_picture(frames: FrameSet, aligned: Aligned, frame: int) -> np.ndarray:
-    """The frame with its points by class: strict, relaxed, rejected, held out."""
+    """Draw the points of a frame over it, colored by class: strict, relaxed, rejected, held out."""
     rows = aligned.observations.frame == frame
     xy_px = pixels_from_grid(aligned.observations.grid[rows], frames.hw)
     classes = [PointClass(str(name)) for name in point_classes(aligned)[rows]]
@@ -251,18 +258,18 @@ def _write_clouds(clip: _Clip) -> None:
 
         def posed(chosen: list[int], maps: np.ndarray = maps) -> Iterator[PosedDepth]:
             for i in chosen:
-                clip.tell()
+                clip.check_cancelled()
                 frame = views[i].frame
                 yield PosedDepth(clip.result.frames.read(frame).rgb, clip.depth(maps, frame), views[i])
 
-        spread = _spread(len(views), CLOUD_FRAMES)
-        cloud = clouds.cloud_from_depth(posed(spread), len(spread), sfm_units)
+        of_cloud = _evenly_spaced(len(views), CLOUD_FRAMES)
+        cloud = clouds.cloud_from_depth(posed(of_cloud), len(of_cloud), sfm_units)
         clouds.write_ply(clip.result.folder / f"cloud_{name}.ply", cloud, metres)
-        few = _spread(len(views), MESH_FRAMES)
-        surfaces = meshes.mesh_from_depth(posed(few), len(few), sfm_units)
+        of_mesh = _evenly_spaced(len(views), MESH_FRAMES)
+        surfaces = meshes.mesh_from_depth(posed(of_mesh), len(of_mesh), sfm_units)
         meshes.write_glb(clip.result.folder / f"cloud_{name}.glb", surfaces, views, metres)
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly spread, both ends included."""
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` of the indices below `count`, evenly spaced, both ends included."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})

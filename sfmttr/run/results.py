@@ -1,4 +1,4 @@
-"""What a run found, as values; `pipeline` makes them, `report` and `outputs` write them."""
+"""Result of a run as values: the stages produce them, `report` and `outputs` write them."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from sfmttr.types import DepthKind, FrameSet, NoModel, SparseModel
 
 @dataclass(frozen=True)
 class Aligned:
-    """What sparse points and unrefined network say of each other."""
+    """Alignment of sparse points and unrefined network, and what it decides about training."""
 
     observations: Observations
     alignment: Alignment
-    """Fitted on training rows; its masks are over those."""
+    """Fitted on the training rows; its masks index those."""
     consistency: Consistency
     trust: Trust
     selection: Selection
-    """Over all observations."""
+    """Its mask is over all observations."""
     propagated: Observations
-    """Further rows to learn from: points in frames where they were not found, but in a neighbour."""
+    """Further training rows: points projected into neighboring frames in which no feature was found at them."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run found; everything else lies in `folder`."""
+    """Result of a run; depth maps and other files lie in `folder`."""
 
     folder: Path
     config: RunConfig
     network: str
-    """The name that it goes by in what the run leaves behind."""
+    """Name of the network in all output files."""
     licence: str
-    """Of its weights, as its authors state it."""
+    """License of its weights, as its authors state it."""
     kind: DepthKind
     frames: FrameSet
     sparse: SparseModel | NoModel
     aligned: Aligned | None
-    """None when there is no model, or nothing of it could be aligned."""
+    """None without a model, or when the network could not be aligned with it."""
     refined: RefineResult | None
     """None when the clip was not refined."""
     comparisons: dict[str, Comparison | None]

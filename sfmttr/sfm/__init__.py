@@ -1,1 +1,1 @@
-"""Private parts of structure-from-motion; `sfmttr.sfm.reconstruction` is the public face."""
+"""`FrameSet` to `SparseModel`: cameras, points and health. The only package that uses pycolmap, in a worker process."""

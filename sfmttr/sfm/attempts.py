@@ -65,9 +65,10 @@ class AttemptRunner:
         raw = RawModel.read(output) if cache.has_model(output) else None
         if raw is None or len(raw.xyz_in_world) < _FEWEST_POINTS:
             attempt = SfmAttempt(settings.name, 0, 0, seconds, note or NO_MODEL)
-            return AttemptResult(attempt, not_recoverable=outcome.ok and self._is_not_recoverable(outcome.statistics))
+            not_recoverable = outcome.ok and self._is_not_recoverable(outcome.statistics)
+            return AttemptResult(attempt, not_recoverable=not_recoverable, interrupted=bool(note))
         attempt = SfmAttempt(settings.name, len(raw.image_name), len(raw.xyz_in_world), seconds, note)
-        return AttemptResult(attempt, FoundModel(output, outcome.statistics))
+        return AttemptResult(attempt, FoundModel(output, outcome.statistics), interrupted=bool(note))
 
     def no_model_reason(self, found: AttemptLog[FoundModel]) -> tuple[NoModelReason, str]:
         """Return why there is no model, and advice in one or two sentences."""

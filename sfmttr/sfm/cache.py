@@ -68,10 +68,8 @@ def read_card(folder: Path) -> Card:
     """Return the card that `publish` wrote. Raises `ReconstructionError`."""
     if not _is_whole(folder):
         raise ReconstructionError(f"{folder} holds no reconstruction of ours; run structure-from-motion again.")
-    try:
-        return read_model(folder / CARD_FILE, Card, advice="run structure-from-motion again")
-    except RunFolderError as error:
-        raise ReconstructionError(str(error)) from error
+    advice = "run structure-from-motion again"
+    return read_model(folder / CARD_FILE, Card, advice=advice, error_type=ReconstructionError)
 
 
 def cache_key(frames: FrameSet, config: SfmConfig, planned: Sequence[SfmSettings]) -> str:

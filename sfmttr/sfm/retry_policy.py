@@ -27,6 +27,8 @@ class AttemptResult(Generic[T]):
     model: T | None = None
     not_recoverable: bool = False
     """No other settings can do better on this clip (no texture, or no motion)."""
+    interrupted: bool = False
+    """It ran out of time or crashed, which says nothing about the clip."""
 
 
 @dataclass(frozen=True)

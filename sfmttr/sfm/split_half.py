@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sfmttr.sfm.attempts import NO_MODEL, AttemptRunner, FoundModel
+from sfmttr.sfm.attempts import AttemptRunner, FoundModel
 from sfmttr.sfm.protocol import RawModel, SfmSettings
 from sfmttr.types import FrameSet
 
@@ -74,7 +74,7 @@ def map_halves(frames: FrameSet, runner: AttemptRunner, settings: SfmSettings, f
         if len(subset) < _MIN_PART_FRAMES or left_s <= 0:
             return float("nan")
         result = runner.run(replace(settings, name=name), left_s, subset)
-        if result.attempt.note not in ("", NO_MODEL):  # out of time, or a crash: that says nothing about the scene
+        if result.interrupted:
             return float("nan")
         if result.model is None:
             return 1.0

@@ -27,8 +27,10 @@ from demo.service import Service
 from demo.views import common, progress
 from demo.views.common import picture_uri
 from demo.views.try_it import prediction
+from export.spec import NetworkDescription
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import ConfigError, IntrinsicsError
+from sfmttr.io.json_files import write_json
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.run import pipeline
 from sfmttr.sfm import reconstruction
@@ -149,10 +151,33 @@ def test_depth_is_coloured_in_one_range(bench: Bench) -> None:
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), view.picture("after", 3))
 
 
+IN_METRES = NetworkDescription(
+    schema=1,
+    version="0.1",
+    network="tiny",
+    network_source="",
+    network_licence="",
+    kind="metric",
+    unit="metres",
+    scale=7.5,
+    refined=True,
+    preset="default",
+    weights_sha256="",
+    clip_sha256="",
+    clip_frames=8,
+    frame_hw=(150, 200),
+    working_hw=(128, 160),
+    held_out_abs_rel_before=None,
+    held_out_abs_rel_after=None,
+    held_out_points=0,
+)
+"""An exported network that gives metres."""
+
+
 def test_depth_in_metres_has_the_clip_s_colours_in_metres(bench: Bench) -> None:
     view = view_of(bench.service.finished(bench.finish()))
     (view.folder / "export").mkdir()
-    (view.folder / "export" / "export_report.json").write_text('{"model": {"scale": 7.5}}')
+    write_json(view.folder / "export" / "export_report.json", {"schema": 1, "model": IN_METRES})
     assert view.exported_colors.near == pytest.approx(7.5 * view.colors.near)
     assert view.exported_colors.far == pytest.approx(7.5 * view.colors.far)
     photo, depth = view.picture("photo", 3), 7.5 * view.depth("after", 3)

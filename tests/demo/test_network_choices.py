@@ -26,8 +26,9 @@ from demo.run_view import view_of
 from sfmttr import networks
 from sfmttr.config import RECIPES, Preset
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks import registry
-from sfmttr.networks.huggingface import download, repository
+from sfmttr.networks import catalog
+from sfmttr.networks.huggingface import download, model_files
+from sfmttr.networks.huggingface.errors import HubUnreachableError
 from tests.support.documents import ROOT
 from tests.support.fakes import FakeSfm
 from tests.support.folder_models import write_model, write_other_model
@@ -44,9 +45,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def look_up(repository: str, *rest: object) -> download.Snapshot:
         asked.append(repository)
-        raise download.HubUnreachableError(
-            f"the Hub could not be reached and the cache does not hold {repository}: connect"
-        )
+        raise HubUnreachableError(f"the Hub could not be reached and the cache does not hold {repository}: connect")
 
     monkeypatch.setattr(download, "look_up", look_up)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -223,7 +222,7 @@ def test_on_a_space_with_a_gpu_it_is_the_hubs_unless_it_cannot_be_had(
     assert environment.default_network() == "bundled"
     assert "cannot be had" in caplog.text
     assert no_hub == ["depth-anything/Depth-Anything-V2-Small-hf"]
-    monkeypatch.setattr(repository, "is_cached", lambda source: True)
+    monkeypatch.setattr(model_files, "is_cached", lambda source: True)
     config = PageConfig()
     assert config.network == "depth-anything-v2-small"
     assert config.example_network == "bundled"  # made on a CPU even there
@@ -325,7 +324,7 @@ def refusals(folder: Path) -> dict[str, str]:
         "^<[^>]+>The folder bert is a bert model, not a depth network": str(write_other_model(folder / "bert")),
         "holds no config.json": str(touched(folder / "empty")),
         "published|pickles": str(pickled),
-        "does not say what the network gives": str(silent),
+        "does not state what its output is": str(silent),
         "could not be reached": HUB_MODEL,
         "Enter a model id": "",
         "neither a model on the Hub nor a folder": str(folder / "missing"),
@@ -397,7 +396,7 @@ def test_a_run_can_be_stopped_while_the_hub_takes_its_time(
     def look_up(*_: object) -> download.Snapshot:
         asked.set()
         assert answer.wait(60)
-        raise download.HubUnreachableError("too late")
+        raise HubUnreachableError("too late")
 
     monkeypatch.setattr(download, "look_up", look_up)
     calls = calls_of(tmp_path)
@@ -526,6 +525,6 @@ def test_the_listing_has_the_hub_in_a_group_of_its_own_and_needs_no_torch() -> N
     ours, hubs = listed.split("Models of the Hugging Face Hub")
     assert all(name in ours for name in networks.built_in())
     assert "depth-anything" not in ours
-    assert all(name in hubs for name in registry._HUB_ALIASES)
+    assert all(name in hubs for name in catalog.HUB_ALIASES)
     assert "hf:ORG/NAME" in hubs
     assert "FOLDER" in hubs

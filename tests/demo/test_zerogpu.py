@@ -21,7 +21,7 @@ from sfmttr.config import RECIPES, OutputConfig, Preset, RunConfig, TrainableSco
 from sfmttr.errors import Cancelled
 from sfmttr.io.depth_maps import read_maps
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
-from sfmttr.networks.huggingface import adapter
+from sfmttr.networks.huggingface import activation_memory
 from sfmttr.refinement.backend import LiveNetwork, LocalBackend
 from sfmttr.refinement.targets import Targets
 from sfmttr.refinement.task import RefineStep, RefineTask
@@ -164,7 +164,7 @@ def test_a_model_of_the_hub_travels(
 ) -> None:
     """Inverse depth, its shift, low-rank parts and their checkpoints: all goes to the child and comes back."""
     if recompute:
-        monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
+        monkeypatch.setattr(activation_memory, "MAX_KEPT_BYTES", 0)
     spaces = FakeSpaces(pickled=True)
     config = replace(CONFIG, network=str(room_model), steps=6, trained=TrainableScope.LORA, learning_rate=1e-2)
     here = run(clip, "here", LocalBackend("cpu"), config=config)

@@ -20,7 +20,7 @@ from export.exporter import ExportConfig, export_run
 from export.kit.builder import build_kit
 from export.runtime import OnnxDepth
 from export.spec import Variant
-from sfmttr.networks import registry
+from sfmttr.networks import catalog, registry
 from sfmttr.networks.base import TorchPredictor
 from sfmttr.run.finished import FinishedRun
 from sfmttr.types import HW
@@ -86,9 +86,9 @@ def run_of(exported: Exported, clip: RenderedClip, tmp_path: Path, monkeypatch: 
         folder = shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "kit.zip"))
         entry = registry.entry(TINY)
         monkeypatch.setitem(
-            registry._ENTRIES,
+            catalog.ENTRIES,
             TINY,
-            registry.NetworkEntry(entry.info, entry.parameters, entry.files, lambda _: network()),
+            catalog.NetworkEntry(entry.info, entry.parameters, entry.files, lambda _: network()),
         )
         return folder
 

@@ -29,7 +29,7 @@ from sfmttr.errors import AlignmentError
 from sfmttr.evaluation.comparison import Column
 from sfmttr.io import depth_maps
 from sfmttr.io.json_files import to_plain
-from sfmttr.networks import registry
+from sfmttr.networks import catalog
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.networks.disparity_to_depth import DisparityNetwork
 from sfmttr.networks.info import NetworkInfo
@@ -247,7 +247,7 @@ def oracle_run(room: RenderedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def run(error: float, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(Oracle, "error", error)
-        monkeypatch.setitem(registry._ENTRIES, ORACLE, registry.NetworkEntry(INFO, 6, (), Oracle))
+        monkeypatch.setitem(catalog.ENTRIES, ORACLE, catalog.NetworkEntry(INFO, 6, (), Oracle))
         monkeypatch.setattr(Oracle, "merge_checkpoints", lambda self, files: self.state_dict())
         pipeline.run(tmp_path / "clip", tmp_path / "run", replace(config, **changes))
         return json.loads((tmp_path / "run" / "report.json").read_text())

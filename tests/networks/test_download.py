@@ -18,8 +18,10 @@ import pytest
 from huggingface_hub import constants
 
 from sfmttr.errors import Cancelled, NetworkError, SfmttrError, WeightsError
-from sfmttr.networks.huggingface import download, repository
-from sfmttr.networks.huggingface.repository import ModelLocation, describe, fetch_weights, is_cached
+from sfmttr.networks.huggingface import download
+from sfmttr.networks.huggingface.model_card import ModelCard, read_card
+from sfmttr.networks.huggingface.model_files import fetch_weights, is_cached
+from sfmttr.networks.huggingface.model_id import ModelLocation
 from sfmttr.types import Progress
 from tests.support.hub_server import (
     CONFIG,
@@ -35,7 +37,7 @@ from tests.support.hub_server import (
 )
 
 NAME = "org/depth"
-SOURCE = ModelLocation(NAME, None)
+LOCATION = ModelLocation(NAME, None)
 ALLOWED = {"config.json", "preprocessor_config.json", "README.md", "model.safetensors", "model.safetensors.index.json"}
 FIRST_SHARD, SECOND_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -53,7 +55,7 @@ def server(running: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     running.requests.clear()
     running.faults = Faults()
     use_hub(running.url, str(tmp_path / "hub"), monkeypatch)
-    monkeypatch.setattr(download, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(download, "RETRY_PAUSE_S", 0.0)
     return running
 
 
@@ -66,8 +68,8 @@ def disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
 
 
-def get(source: ModelLocation = SOURCE) -> tuple[Path, ...]:
-    return fetch_weights(source, describe(source))
+def get(source: ModelLocation = LOCATION) -> tuple[Path, ...]:
+    return fetch_weights(source, read_card(source).revision)
 
 
 def blobs() -> dict[str, Path]:
@@ -173,15 +175,15 @@ def test_source_is_one_of_both(tmp_path: Path) -> None:
 
 def test_model_in_one_file(server: HubServer) -> None:
     commit = server.push(NAME, model_files())
-    card = describe(SOURCE)
-    assert card == repository.ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", commit)
+    card = read_card(LOCATION)
+    assert card == ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", commit)
     assert server.asked_for() == ["config.json", "preprocessor_config.json", "README.md"]
-    assert not is_cached(SOURCE)
+    assert not is_cached(LOCATION)
     reports: list[Progress] = []
-    (path,) = fetch_weights(SOURCE, card, reports.append)
+    (path,) = fetch_weights(LOCATION, card.revision, reports.append)
     assert path.read_bytes() == weights()
     assert path.name == "model.safetensors"
-    assert is_cached(SOURCE)
+    assert is_cached(LOCATION)
     assert {(report.stage, report.total, report.note) for report in reports} == {
         ("weights", len(weights()), "model.safetensors")
     }
@@ -199,7 +201,7 @@ def test_model_in_shards(server: HubServer) -> None:
     files = sharded_files()
     server.push(NAME, files)
     reports: list[Progress] = []
-    paths = fetch_weights(SOURCE, describe(SOURCE), reports.append)
+    paths = fetch_weights(LOCATION, read_card(LOCATION).revision, reports.append)
     assert [path.name for path in paths] == [FIRST_SHARD, SECOND_SHARD]
     assert [path.read_bytes() for path in paths] == [files[FIRST_SHARD], files[SECOND_SHARD]]
     total = len(files[FIRST_SHARD]) + len(files[SECOND_SHARD])
@@ -220,12 +222,12 @@ def test_second_time_nothing_is_fetched(server: HubServer) -> None:
 
 def test_commit_is_kept_though_main_moves(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     moved = server.push(NAME, model_files(model__safetensors=weights(7)))
-    (path,) = fetch_weights(SOURCE, card)
+    (path,) = fetch_weights(LOCATION, card.revision)
     assert path.read_bytes() == weights()
-    assert describe(SOURCE).revision == moved
-    assert not is_cached(SOURCE)
+    assert read_card(LOCATION).revision == moved
+    assert not is_cached(LOCATION)
     (path,) = get()
     assert path.read_bytes() == weights(7)
 
@@ -233,14 +235,14 @@ def test_commit_is_kept_though_main_moves(server: HubServer) -> None:
 def test_tags_and_commits(server: HubServer) -> None:
     old = server.push(NAME, model_files(), ref="v1")
     new = server.push(NAME, model_files(model__safetensors=weights(7)))
-    assert describe(ModelLocation(NAME, None, "v1")).revision == old
-    assert describe(ModelLocation(NAME, None, old)).revision == old
-    assert describe(SOURCE).revision == new
+    assert read_card(ModelLocation(NAME, None, "v1")).revision == old
+    assert read_card(ModelLocation(NAME, None, old)).revision == old
+    assert read_card(LOCATION).revision == new
     (path,) = get(ModelLocation(NAME, None, "v1"))
     assert path.read_bytes() == weights()
     assert is_cached(ModelLocation(NAME, None, "v1"))
     assert is_cached(ModelLocation(NAME, None, old))
-    assert not is_cached(SOURCE)
+    assert not is_cached(LOCATION)
 
 
 def test_cache_is_the_librarys_own(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,11 +282,11 @@ def test_token_goes_to_the_hub_alone(server: HubServer, monkeypatch: pytest.Monk
 
 def test_model_without_preprocessor_and_readme(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files(preprocessor_config__json=None, README__md=None))
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     assert card.preprocessor is None
     assert card.licence == "not stated"
     offline(monkeypatch)
-    assert describe(SOURCE) == card
+    assert read_card(LOCATION) == card
 
 
 @pytest.mark.parametrize(
@@ -311,17 +313,17 @@ def test_model_without_preprocessor_and_readme(server: HubServer, monkeypatch: p
 )  # fmt: skip
 def test_licence(readme: str, licence: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "model", model_files(README__md=readme.encode()))
-    assert describe(ModelLocation(None, folder)).licence == licence
+    assert read_card(ModelLocation(None, folder)).licence == licence
 
 
 def test_licence_is_a_short_line(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", model_files(README__md=b"---\nlicense: " + b"x" * 9999 + b"\n---\n"))
-    assert describe(ModelLocation(None, folder)).licence == "x" * 200
+    assert read_card(ModelLocation(None, folder)).licence == "x" * 200
 
 
 def test_huge_readme_is_left_alone(server: HubServer) -> None:
     server.push(NAME, model_files(README__md=b"x" * 1_000_001))
-    assert describe(SOURCE).licence.startswith("unknown")
+    assert read_card(LOCATION).licence.startswith("unknown")
     assert "README.md" not in server.asked_for()
 
 
@@ -343,13 +345,13 @@ def test_no_weights_at_all(server: HubServer) -> None:
 
 def test_missing_repository(server: HubServer) -> None:
     with pytest.raises(NetworkError, match=r"the Hub has no model org/depth: check the spelling"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 def test_missing_revision(server: HubServer) -> None:
     server.push(NAME, model_files())
     with pytest.raises(NetworkError, match=r"org/depth has no revision 'v9': choose"):
-        describe(ModelLocation(NAME, None, "v9"))
+        read_card(ModelLocation(NAME, None, "v9"))
 
 
 def test_gated(server: HubServer) -> None:
@@ -358,7 +360,7 @@ def test_gated(server: HubServer) -> None:
     with pytest.raises(
         WeightsError, match=r"gated: accept its terms on https://huggingface\.co/org/depth, then log in"
     ):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -366,7 +368,7 @@ def test_access_denied(server: HubServer, status: int) -> None:
     server.push(NAME, model_files())
     server.faults.status["/api/"] = status
     with pytest.raises(WeightsError, match="denies access to org/depth") as caught:
-        describe(SOURCE)
+        read_card(LOCATION)
     assert server.url not in "".join(traceback.format_exception(caught.value))  # it may carry a password
 
 
@@ -375,7 +377,7 @@ def test_server_in_trouble(server: HubServer, status: int) -> None:
     server.push(NAME, model_files())
     server.faults.status["/api/"] = status
     with pytest.raises(WeightsError, match=rf"answered {status} for org/depth.*try again later"):
-        describe(SOURCE)
+        read_card(LOCATION)
     assert len(server.requests) == 1
 
 
@@ -389,29 +391,29 @@ def test_server_in_trouble_but_all_is_cached(server: HubServer) -> None:
 @pytest.mark.parametrize(("part", "status"), [("model.safetensors", 500), ("/large/", 503), ("/large/", 403)])
 def test_server_in_trouble_while_downloading(server: HubServer, part: str, status: int) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     server.requests.clear()
     server.faults.status[part] = status
     with pytest.raises(WeightsError) as caught:
-        fetch_weights(SOURCE, card)
+        fetch_weights(LOCATION, card.revision)
     assert str(caught.value).count("\n") == 0
     assert SECRET not in "".join(traceback.format_exception(caught.value))
-    assert server.asked_for() == ["model.safetensors"] * (1 if status == 403 else download._TRIES)
+    assert server.asked_for() == ["model.safetensors"] * (1 if status == 403 else download.MAX_ATTEMPTS)
 
 
 def test_server_that_does_not_answer(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         monkeypatch.setattr(constants, name, 0.1)
     try:
         server.faults.stall = "/large/"
         with pytest.raises(WeightsError, match=r"the connection broke \(ReadTimeout\): try again later"):
-            fetch_weights(SOURCE, card)
+            fetch_weights(LOCATION, card.revision)
         server.faults.stall = "/api/"
         with pytest.raises(WeightsError, match=r"could not be reached \(ReadTimeout\)"):
-            fetch_weights(SOURCE, card)
-        assert describe(SOURCE) == card  # of the cache
+            fetch_weights(LOCATION, card.revision)
+        assert read_card(LOCATION) == card  # of the cache
     finally:
         server.faults.release.set()
 
@@ -420,7 +422,7 @@ def test_login_page_in_place_of_the_hub(server: HubServer) -> None:
     server.push(NAME, model_files())
     server.faults.html = True
     with pytest.raises(WeightsError, match="is not the Hub"):
-        describe(SOURCE)
+        read_card(LOCATION)
     server.faults.html = False
     first = get()
     server.faults.html = True
@@ -430,14 +432,14 @@ def test_login_page_in_place_of_the_hub(server: HubServer) -> None:
 def test_login_that_cannot_be_read(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path))
     with pytest.raises(WeightsError, match="login for the Hub cannot be read"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 def test_endpoint_that_is_no_address(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for endpoint in ("nonsense", "http://[", "http://127.0.0.1:99999"):
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         with pytest.raises(WeightsError, match="org/depth"):
-            describe(SOURCE)
+            read_card(LOCATION)
 
 
 # ------------------------------------------------------------------------------- without connection
@@ -448,16 +450,16 @@ def test_cache_serves_without_connection(
     server: HubServer, lost: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.push(NAME, sharded_files())
-    card = describe(SOURCE)
-    paths = fetch_weights(SOURCE, card)
+    card = read_card(LOCATION)
+    paths = fetch_weights(LOCATION, card.revision)
     server.requests.clear()
     lost(monkeypatch)  # type: ignore[operator]
     with caplog.at_level(logging.INFO, logger="sfmttr"):
-        assert describe(SOURCE) == card
+        assert read_card(LOCATION) == card
     assert card.revision in caplog.text
     assert all(record.levelno == logging.INFO for record in caplog.records)
-    assert fetch_weights(SOURCE, card) == paths
-    assert is_cached(SOURCE)
+    assert fetch_weights(LOCATION, card.revision) == paths
+    assert is_cached(LOCATION)
     assert server.requests == []
 
 
@@ -470,16 +472,16 @@ def test_nothing_cached_and_no_connection(
     server.push(NAME, model_files())
     with monkeypatch.context() as patch:
         lost(patch)  # type: ignore[operator]
-        assert not is_cached(SOURCE)
+        assert not is_cached(LOCATION)
         with pytest.raises(WeightsError, match=advice):
-            describe(SOURCE)
-    card = describe(SOURCE)  # the small files are there now, the weights are not
+            read_card(LOCATION)
+    card = read_card(LOCATION)  # the small files are there now, the weights are not
     lost(monkeypatch)  # type: ignore[operator]
-    assert describe(SOURCE) == card
+    assert read_card(LOCATION) == card
     with pytest.raises(WeightsError, match=advice):
-        fetch_weights(SOURCE, card)
+        fetch_weights(LOCATION, card.revision)
     with pytest.raises(WeightsError, match=advice):
-        describe(ModelLocation(NAME, None, "v2"))
+        read_card(ModelLocation(NAME, None, "v2"))
 
 
 def test_preprocessor_that_may_exist_is_not_taken_for_missing(
@@ -492,7 +494,7 @@ def test_preprocessor_that_may_exist_is_not_taken_for_missing(
         hf_hub_download(NAME, name)
     offline(monkeypatch)
     with pytest.raises(WeightsError, match=r"does not hold preprocessor_config\.json"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 # ---------------------------------------------------------------------------------------- downloads
@@ -505,20 +507,20 @@ def test_broken_download_goes_on_by_itself(server: HubServer, caplog: pytest.Log
         (path,) = get()
     assert path.read_bytes() == weights()
     assert server.ranges() == [None, "bytes=100000-", "bytes=150000-"]
-    assert caplog.text.count("going on where it stopped") == 2
+    assert caplog.text.count("the download is resumed") == 2
     assert SECRET not in caplog.text
 
 
 def test_broken_download_goes_on_next_time(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
-    server.faults.cut["model.safetensors"] = [100_000] + [0] * (download._TRIES - 1)
-    with pytest.raises(WeightsError, match=r"model\.safetensors of org/depth could not be downloaded.*goes on where"):
-        fetch_weights(SOURCE, card)
-    assert not is_cached(SOURCE)
+    card = read_card(LOCATION)
+    server.faults.cut["model.safetensors"] = [100_000] + [0] * (download.MAX_ATTEMPTS - 1)
+    with pytest.raises(WeightsError, match=r"model\.safetensors of org/depth could not be downloaded.*is resumed"):
+        fetch_weights(LOCATION, card.revision)
+    assert not is_cached(LOCATION)
     server.requests.clear()
     reports: list[Progress] = []
-    (path,) = fetch_weights(SOURCE, card, reports.append)
+    (path,) = fetch_weights(LOCATION, card.revision, reports.append)
     assert path.read_bytes() == weights()
     assert server.ranges() == ["bytes=100000-"]
     assert reports[0].done == 100_000
@@ -537,28 +539,28 @@ def test_server_that_always_sends_all(server: HubServer) -> None:
 @pytest.mark.parametrize("rubbish", [b"x" * 100_000, b"x" * 1_000_000])
 def test_rubbish_in_the_partial_file(server: HubServer, rubbish: bytes) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     checksum = hashlib.sha256(weights()).hexdigest()
     folder = next(iter(blobs().values())).parent
     (folder / f"{checksum}.incomplete").write_bytes(rubbish)
     if len(rubbish) < len(weights()):
         with pytest.raises(WeightsError, match=r"checksum is wrong.*try again"):
-            fetch_weights(SOURCE, card)
+            fetch_weights(LOCATION, card.revision)
     server.requests.clear()
-    (path,) = fetch_weights(SOURCE, card)
+    (path,) = fetch_weights(LOCATION, card.revision)
     assert path.read_bytes() == weights()
     assert server.ranges() == [None]
 
 
 def test_changed_on_the_way(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     server.faults.corrupt = {"model.safetensors"}
     with pytest.raises(WeightsError, match="arrived damaged"):
-        fetch_weights(SOURCE, card)
+        fetch_weights(LOCATION, card.revision)
     assert not any("incomplete" in name for name in blobs())
     server.faults.corrupt = set()
-    (path,) = fetch_weights(SOURCE, card)
+    (path,) = fetch_weights(LOCATION, card.revision)
     assert path.read_bytes() == weights()
 
 
@@ -566,13 +568,13 @@ def test_more_is_sent_than_was_listed(server: HubServer) -> None:
     server.push(NAME, model_files())
     server.faults.listed_sizes["config.json"] = 10
     with pytest.raises(WeightsError, match="more was sent than the Hub lists"):
-        describe(SOURCE)
+        read_card(LOCATION)
     assert all(path.stat().st_size <= 10 for path in blobs().values())
 
 
 def test_cancel(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     enough = 60_000
 
     def cancel(progress: Progress) -> None:
@@ -581,14 +583,14 @@ def test_cancel(server: HubServer) -> None:
 
     for stop in (Cancelled("stopped"), OSError(errno.ENOSPC, "the caller's own")):
         with pytest.raises(type(stop)) as caught:
-            fetch_weights(SOURCE, card, cancel)
+            fetch_weights(LOCATION, card.revision, cancel)
         assert caught.value is stop
         (partial,) = [path for name, path in blobs().items() if name.endswith(".incomplete")]
         assert enough <= partial.stat().st_size < len(weights())
         assert partial not in open_files()
         enough += 60_000
     server.requests.clear()
-    (path,) = fetch_weights(SOURCE, card)
+    (path,) = fetch_weights(LOCATION, card.revision)
     assert path.read_bytes() == weights()
     (asked,) = server.ranges()
     assert asked is not None
@@ -597,8 +599,8 @@ def test_cancel(server: HubServer) -> None:
 
 def test_cancel_while_another_fetches_the_same(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
-    monkeypatch.setattr(download, "_LOCK_POLL_S", 0.02)
+    card = read_card(LOCATION)
+    monkeypatch.setattr(download, "LOCK_POLL_S", 0.02)
     started, go_on = threading.Event(), threading.Event()
     paths: list[tuple[Path, ...]] = []
 
@@ -609,12 +611,12 @@ def test_cancel_while_another_fetches_the_same(server: HubServer, monkeypatch: p
     def cancel(progress: Progress) -> None:
         raise Cancelled("stopped")
 
-    first = threading.Thread(target=lambda: paths.append(fetch_weights(SOURCE, card, slow)))
+    first = threading.Thread(target=lambda: paths.append(fetch_weights(LOCATION, card.revision, slow)))
     first.start()
     assert started.wait(30)
     try:
         with pytest.raises(Cancelled):
-            fetch_weights(SOURCE, card, cancel)
+            fetch_weights(LOCATION, card.revision, cancel)
     finally:
         go_on.set()
         first.join()
@@ -624,10 +626,10 @@ def test_cancel_while_another_fetches_the_same(server: HubServer, monkeypatch: p
 
 def test_both_wait_for_one_download(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
-    monkeypatch.setattr(download, "_LOCK_POLL_S", 0.02)
+    card = read_card(LOCATION)
+    monkeypatch.setattr(download, "LOCK_POLL_S", 0.02)
     paths: list[tuple[Path, ...]] = []
-    threads = [threading.Thread(target=lambda: paths.append(fetch_weights(SOURCE, card))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: paths.append(fetch_weights(LOCATION, card.revision))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -639,30 +641,30 @@ def test_both_wait_for_one_download(server: HubServer, monkeypatch: pytest.Monke
 
 def test_disk_too_small(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     server.requests.clear()
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(WeightsError, match="make room, or set HF_HOME"):
-        fetch_weights(SOURCE, card)
+        fetch_weights(LOCATION, card.revision)
     assert server.asked_for() == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_disk_fills_up(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     folder = next(iter(blobs().values())).parent
     (folder / f"{hashlib.sha256(weights()).hexdigest()}.incomplete").symlink_to("/dev/full")
     with pytest.raises(WeightsError, match=r"the disk is full.*HF_HOME"):
-        fetch_weights(SOURCE, card)
+        fetch_weights(LOCATION, card.revision)
 
 
 def test_cache_that_cannot_be_written(server: HubServer, tmp_path: Path) -> None:
     server.push(NAME, model_files())
     (tmp_path / "hub").write_text("a file where the cache should be")
     with pytest.raises(WeightsError, match=r"cannot be stored in .*HF_HOME"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 def test_too_large_is_known_before(server: HubServer) -> None:
@@ -679,31 +681,31 @@ def test_too_large_is_known_before(server: HubServer) -> None:
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-100], lambda whole: b"\xff" * len(whole), lambda whole: b""])
 def test_damaged_in_the_cache(server: HubServer, damage: object) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
-    (path,) = fetch_weights(SOURCE, card)
+    card = read_card(LOCATION)
+    (path,) = fetch_weights(LOCATION, card.revision)
     path.resolve().write_bytes(damage(weights()))  # type: ignore[operator]
-    with pytest.raises(WeightsError, match=r"damaged in the cache.*deleted there: try again"):
-        fetch_weights(SOURCE, card)
+    with pytest.raises(WeightsError, match=r"damaged in the cache.*deleted there: download it again"):
+        fetch_weights(LOCATION, card.revision)
     assert not path.is_symlink()
-    assert not is_cached(SOURCE)
-    (path,) = fetch_weights(SOURCE, card)
+    assert not is_cached(LOCATION)
+    (path,) = fetch_weights(LOCATION, card.revision)
     assert path.read_bytes() == weights()
 
 
 def test_damaged_in_a_store_that_the_cache_links_to(server: HubServer, tmp_path: Path) -> None:
     """Newer versions of the library keep one copy for several repositories; what lies outside is not touched."""
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     inside, outside = tmp_path / "hub" / "blobs" / "one", tmp_path / "outside"
     for target in (inside, outside):
-        (path,) = fetch_weights(SOURCE, card)
+        (path,) = fetch_weights(LOCATION, card.revision)
         blob = path.resolve()
         blob.unlink()
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(b"damaged")
         blob.symlink_to(target)
         with pytest.raises(WeightsError, match="damaged"):
-            fetch_weights(SOURCE, card)
+            fetch_weights(LOCATION, card.revision)
         assert not path.is_symlink()
         assert not blob.is_symlink()
     assert not inside.exists()
@@ -713,36 +715,36 @@ def test_damaged_in_a_store_that_the_cache_links_to(server: HubServer, tmp_path:
 def test_damaged_shard_and_index_in_the_cache(server: HubServer) -> None:
     files = sharded_files()
     server.push(NAME, files)
-    card = describe(SOURCE)
-    paths = fetch_weights(SOURCE, card)
+    card = read_card(LOCATION)
+    paths = fetch_weights(LOCATION, card.revision)
     paths[1].resolve().write_bytes(b"x")
     (paths[0].parent / "model.safetensors.index.json").write_bytes(b"{")
-    assert not is_cached(SOURCE)
-    again = fetch_weights(SOURCE, card)  # the index is not whole, so all is compared with the Hub's
+    assert not is_cached(LOCATION)
+    again = fetch_weights(LOCATION, card.revision)  # the index is not whole, so all is compared with the Hub's
     assert [path.read_bytes() for path in again] == [files[FIRST_SHARD], files[SECOND_SHARD]]
 
 
 def test_damaged_config_in_the_cache_is_fetched_again(server: HubServer) -> None:
     server.push(NAME, model_files())
-    card = describe(SOURCE)
+    card = read_card(LOCATION)
     (path,) = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
     path.write_bytes(b"{}")  # what the link leads to
-    assert describe(SOURCE) == card
+    assert read_card(LOCATION) == card
     path.unlink()
     path.write_bytes(b"{}")  # a copy, as in caches without links
-    assert describe(SOURCE) == card
+    assert read_card(LOCATION) == card
 
 
 def test_config_missing_in_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.push(NAME, model_files())
     get()
-    assert is_cached(SOURCE)
+    assert is_cached(LOCATION)
     (path,) = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
     path.unlink()
-    assert not is_cached(SOURCE)
+    assert not is_cached(LOCATION)
     offline(monkeypatch)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 def test_published_damaged(server: HubServer) -> None:
@@ -814,17 +816,17 @@ def test_config_that_is_none(
     files = model_files(config__json=config)
     server.push(NAME, files)
     with pytest.raises(error, match=reason):
-        describe(SOURCE)
+        read_card(LOCATION)
     if config is not None and len(config) > 1_000_000:
         assert server.asked_for() == []
     with pytest.raises(error, match=reason):
-        describe(ModelLocation(None, write(tmp_path / "model", files)))
+        read_card(ModelLocation(None, write(tmp_path / "model", files)))
 
 
 def test_preprocessor_that_is_none(server: HubServer) -> None:
     server.push(NAME, model_files(preprocessor_config__json=b"[]"))
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json of org/depth holds no JSON object"):
-        describe(SOURCE)
+        read_card(LOCATION)
 
 
 # ----------------------------------------------------------------------------------------- folders
@@ -833,12 +835,12 @@ def test_preprocessor_that_is_none(server: HubServer) -> None:
 def test_folder(tmp_path: Path) -> None:
     whole, sharded = write(tmp_path / "whole", model_files()), write(tmp_path / "sharded", sharded_files())
     source = ModelLocation(None, whole)
-    card = describe(source)
-    assert card == repository.ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", None)
-    assert fetch_weights(source, card) == (whole / "model.safetensors",)
+    card = read_card(source)
+    assert card == ModelCard(CONFIG, PREPROCESSOR, "apache-2.0", None)
+    assert fetch_weights(source, card.revision) == (whole / "model.safetensors",)
     assert is_cached(source)
     source = ModelLocation(None, sharded)
-    assert fetch_weights(source, describe(source)) == (sharded / FIRST_SHARD, sharded / SECOND_SHARD)
+    assert fetch_weights(source, read_card(source).revision) == (sharded / FIRST_SHARD, sharded / SECOND_SHARD)
     assert is_cached(source)
 
 
@@ -863,7 +865,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     assert not is_cached(source)
     source = ModelLocation(None, tmp_path / "gone")
     with pytest.raises(NetworkError, match=r"holds no config\.json"):
-        describe(source)
+        read_card(source)
     assert not is_cached(source)
     source = ModelLocation(None, write(tmp_path / "damaged", model_files(model__safetensors=weights()[:-1])))
     with pytest.raises(WeightsError, match=r"is damaged.*get it again"):
@@ -878,10 +880,10 @@ def test_library_settings_come_from_the_environment(server: HubServer, tmp_path:
     """As a user sets them, in a process of its own."""
     commit = server.push(NAME, model_files())
     code = (
-        "import sys; from sfmttr.networks.huggingface import repository; "
+        "import sys; from sfmttr.networks.huggingface import model_card, model_files, model_id; "
         "heavy = {'huggingface_hub', 'torch', 'safetensors', 'yaml'} & set(sys.modules); assert not heavy, heavy; "
-        f"source = repository.ModelLocation.parse('{NAME}'); card = repository.describe(source); "
-        "print(card.revision, *repository.fetch_weights(source, card))"
+        f"location = model_id.ModelLocation.parse('{NAME}'); card = model_card.read_card(location); "
+        "print(card.revision, *model_files.fetch_weights(location, card.revision))"
     )
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -20,11 +20,12 @@ from sfmttr import networks
 from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, TrainableScope, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
 from sfmttr.evaluation.comparison import Column
-from sfmttr.networks import registry
+from sfmttr.networks import catalog, registry
 from sfmttr.networks.base import state_dict_cpu
-from sfmttr.networks.huggingface import adapter
-from sfmttr.networks.huggingface.adapter import PreprocessSpec
+from sfmttr.networks.huggingface import adapter, loader
+from sfmttr.networks.huggingface.model_config import library_config, output_kind
 from sfmttr.networks.huggingface.model_id import ModelId, is_model_id
+from sfmttr.networks.huggingface.preprocess import PreprocessSpec, preprocess_spec
 from sfmttr.refinement.trainable import trainable_parameters
 from sfmttr.run import pipeline
 from sfmttr.run.finished import FinishedRun
@@ -55,7 +56,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.fixture
 def load(folder_of: Callable[[str], str]) -> Callable[[str], adapter.HubNetwork]:
-    return lambda name: adapter.load(ModelId.parse(folder_of(name)))
+    return lambda name: loader.load(ModelId.parse(folder_of(name)))
 
 
 # ------------------------------------------------------------------------------------------ contract
@@ -116,7 +117,7 @@ def test_it_can_be_built_again_from_what_its_weights_say(
 def test_pictures_go_in_as_by_the_library_s_own_preprocessor(name: str, folder_of: Callable[[str], str]) -> None:
     from transformers import DPTImageProcessorPil
 
-    network = adapter.load(ModelId.parse(folder_of(name)))
+    network = loader.load(ModelId.parse(folder_of(name)))
     hw = network.input_hw(HW)
     rgb = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)  # nothing to resize
     processor = DPTImageProcessorPil.from_pretrained(folder_of(name))
@@ -129,7 +130,7 @@ def test_pictures_go_in_as_by_the_library_s_own_preprocessor(name: str, folder_o
 def test_depth_is_that_of_the_library(name: str, folder_of: Callable[[str], str], room: RenderedClip) -> None:
     from transformers import AutoModelForDepthEstimation
 
-    network = adapter.load(ModelId.parse(folder_of(name)))
+    network = loader.load(ModelId.parse(folder_of(name)))
     theirs = AutoModelForDepthEstimation.from_pretrained(folder_of(name)).eval()
     image = network.prepare(room.rgb[0])
     with torch.no_grad():
@@ -142,7 +143,7 @@ def test_depth_is_that_of_the_library(name: str, folder_of: Callable[[str], str]
 
 def reading(name: str, preprocessor: dict[str, Any] | None, size: int | None = None) -> PreprocessSpec:
     tiny = MODELS[name]
-    return adapter._reading(adapter._config(tiny.config, name), preprocessor, size, name)
+    return preprocess_spec(library_config(tiny.config, name), preprocessor, size, name)
 
 
 def test_pixels_as_published_in_0_to_255() -> None:
@@ -214,13 +215,13 @@ def test_a_senseless_preprocessor_is_refused(preprocessor: dict[str, Any] | None
     ],
 )
 def test_kind_by_config(config: dict[str, Any], kind: DepthKind) -> None:
-    assert adapter.kind_of(config, "x") is kind
+    assert output_kind(config, "x") is kind
 
 
 def test_a_kind_that_is_not_said_is_asked_for() -> None:
     config = {"model_type": "dpt", "backbone_config": {"model_type": "dinov2"}}
     with pytest.raises(NetworkError, match=r"write hf:a/b,kind=metric .* or hf:a/b,kind=affine_disparity"):
-        adapter.kind_of(config, "hf:a/b")
+        output_kind(config, "hf:a/b")
 
 
 def test_depth_pro_is_in_metres_by_its_view() -> None:
@@ -240,9 +241,9 @@ def test_names(tmp_path: Path) -> None:
     assert ModelId.parse(name.pinned("0123456789ab")).size == 392
     (tmp_path / "mine, all=mine").mkdir()
     folder = ModelId.parse(f"{tmp_path / 'mine, all=mine'}/,size=70")
-    assert folder.shown == "the folder mine, all=mine"
+    assert folder.display_name == "the folder mine, all=mine"
     assert folder.pinned(None) == "hf:mine, all=mine,size=70"
-    assert str(tmp_path) not in folder.shown
+    assert str(tmp_path) not in folder.display_name
     assert is_model_id(str(tmp_path))
     assert is_model_id(f"{tmp_path},size=70")
     assert not is_model_id("bundled")
@@ -260,7 +261,7 @@ def test_bad_names_are_one_sentence(text: str) -> None:
 @pytest.mark.parametrize("name", [name for name in networks.names() if name.startswith("depth-anything")])
 def test_shortcuts_are_names_of_models(name: str) -> None:
     known = networks.info(name)
-    model = ModelId.parse(registry._HUB_ALIASES[name].model)
+    model = ModelId.parse(catalog.HUB_ALIASES[name].model)
     assert known.source.endswith(str(model.location.repository))
     assert known.licence.startswith("Apache-2.0" if "small" in name else "CC-BY-NC-4.0")
     assert (known.kind is DepthKind.METRIC) == ("indoor" in name or "outdoor" in name)
@@ -283,7 +284,7 @@ def test_a_shortcut_s_parameters_are_the_architecture_s() -> None:
     with torch.device("meta"):
         model = AutoModelForDepthEstimation.from_config(config)
     count = sum(value.numel() for value in model.parameters())
-    assert registry._HUB_ALIASES["depth-anything-v2-small"].parameters == count
+    assert catalog.HUB_ALIASES["depth-anything-v2-small"].parameters == count
 
 
 # --------------------------------------------------------------------------------------- hostile files
@@ -310,7 +311,7 @@ def changed(folder_of: Callable[[str], str], to: Path, name: str = "depth-anythi
             {"model_type": "my_depth", "auto_map": {"AutoModelForDepthEstimation": "modeling.Mine"}},
             "not a depth network",
         ),
-        ({"model_type": "prompt_depth_anything"}, "needs measured depth beside the picture"),
+        ({"model_type": "prompt_depth_anything"}, "needs measured depth as an input"),
         ({"use_timm_backbone": True}, "needs the library timm"),
         ({"fusion_hidden_size": 10**9}, "no network that fits"),
         ({"backbone_config": {"model_type": "dinov2", "num_hidden_layers": 10**6}}, "no network that fits"),
@@ -370,9 +371,9 @@ def test_a_model_of_the_hub_is_pinned(
         assert network.info.licence == "cc0-1.0"
         monkeypatch.setattr(
             registry,
-            "_HUB_ALIASES",
+            "HUB_ALIASES",
             {
-                "ours": registry.HubAlias(
+                "ours": catalog.HubAlias(
                     replace(network.info, name="ours", licence="known"), 1, f"hf:someone/depth@{commit}"
                 )
             },

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sfmttr.config import TrainableScope
-from sfmttr.networks.huggingface import adapter
+from sfmttr.networks.huggingface import activation_memory, adapter, loader
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.lora import add_low_rank
 from sfmttr.refinement.trainable import trainable_parameters
@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
 def network() -> adapter.HubNetwork:
     torch.manual_seed(0)
     info = NetworkInfo("tiny", DepthKind.AFFINE_DISPARITY, "none", "random weights", "for tests alone")
-    built = adapter.rebuild(json.dumps({"config": CONFIG, "preprocessor": None, "size": None}), info)
+    built = loader.rebuild(json.dumps({"config": CONFIG, "preprocessor": None, "size": None}), info)
     with torch.no_grad():
         built.model.head.conv3.bias.fill_(1.0)  # or all of it may lie below the last ReLU
     return built
@@ -92,7 +92,7 @@ def test_computing_features_again_changes_no_gradient(
     network: adapter.HubNetwork, trained: TrainableScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, output, bytes_kept = step(network, trained)
-    monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(activation_memory, "MAX_KEPT_BYTES", 0)
     again, same_output, fewer_bytes = step(network, trained)
     assert kept.keys() == again.keys()
     assert sum(gradient.abs().sum() for gradient in kept.values()) > 0
@@ -108,12 +108,12 @@ def test_what_is_kept_is_as_much_as_is_reckoned_with(
 ) -> None:
     """Of all the encoder's weights trained, which keeps the most."""
     *_, kept = step(network, TrainableScope.ENCODER)
-    monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(activation_memory, "MAX_KEPT_BYTES", 0)
     *_, left = step(network, TrainableScope.ENCODER)
     tokens = HW[0] * HW[1] / 14**2
     inputs = 4  # of each block's, which is what recomputing keeps: one float32 a token and channel
     a_token = (kept - left) / (tokens * WIDTH * BLOCKS) + inputs
-    assert a_token == pytest.approx(adapter._KEPT_A_TOKEN, rel=0.15)
+    assert a_token == pytest.approx(activation_memory.BYTES_PER_TOKEN, rel=0.15)
 
 
 def test_recomputing_starts_and_ends_with_the_picture(
@@ -122,7 +122,7 @@ def test_recomputing_starts_and_ends_with_the_picture(
     """A large picture must not leave its mark on the small one after it, nor training on prediction."""
     small, large = (torch.rand((1, 3, *hw)) for hw in ((28, 28), HW))
     blocks = network.model.backbone.encoder.layer
-    monkeypatch.setattr(adapter, "_CHECKPOINT_BYTES", 50 * WIDTH * BLOCKS * adapter._KEPT_A_TOKEN)
+    monkeypatch.setattr(activation_memory, "MAX_KEPT_BYTES", 50 * WIDTH * BLOCKS * activation_memory.BYTES_PER_TOKEN)
     network(large)
     assert all(block.training for block in blocks)
     network(small)

@@ -45,9 +45,10 @@ from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.inference import predict_maps
 from sfmttr.refinement.observations import Observations
 from sfmttr.refinement.trust_gate import Trust
-from sfmttr.run import pipeline
+from sfmttr.run import align_stage, fuse_stage, pipeline, refine_stage, stages
 from sfmttr.run.evaluate import evaluate_run
 from sfmttr.run.folder import RunFolder
+from sfmttr.run.frames_stage import clip_identity
 from sfmttr.run.manifest import read_manifest
 from sfmttr.run.results import RunResult
 from sfmttr.sfm.protocol import SfmPhase
@@ -56,7 +57,12 @@ from sfmttr.viz import colormap
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tools.synthetic import RenderedClip, write_frames, write_ground_truth
 
-STAGES = ("frames", "sfm", "before", "refine", "after", "before_fused", "after_fused", "outputs")
+# Recorded by a run of a network that predicts depth.
+STAGES = tuple(
+    stage.name
+    for stage in stages.STAGES
+    if stage.name not in ("weights", "disparity", "aligned", "compare", "export", "kit")
+)
 MEASURES = {"abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "count"}
 CONFIG = RunConfig(
     network=TINY,
@@ -327,7 +333,7 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "changes", "said"),
+    ("clip", "changes", "message"),
     [
         ("nowhere.mp4", {}, "nowhere.mp4"),
         ("clip", {"network": "no-such-network"}, "no-such-network"),
@@ -338,13 +344,13 @@ def test_outputs_are_those_of_the_last_run(bench: Bench) -> None:
     ],
 )
 def test_what_cannot_be_done_takes_nothing_of_a_finished_run(
-    clip: str, changes: dict[str, Any], said: str, bench: Bench, assets: Path
+    clip: str, changes: dict[str, Any], message: str, bench: Bench, assets: Path
 ) -> None:
     bench.run()
     before = {path: path.stat().st_mtime_ns for path in bench.out.rglob("*") if path.is_file() and path.suffix}
     settings = read_manifest(bench.out)
     changes = {"video": VideoConfig(max_frames=9), **changes}
-    with pytest.raises(SfmttrError, match=said):
+    with pytest.raises(SfmttrError, match=message):
         pipeline.run(assets / clip, bench.out, replace(CONFIG, preset=Preset.PAPER, **changes))
     for path in before:
         assert path.is_file(), path
@@ -395,14 +401,14 @@ def test_pictures_that_change_names_are_another_clip(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_text("as long as the other")
         os.utime(tmp_path / f"{number}.png", (0, number))
-    before = pipeline.clip_identity(tmp_path)
-    assert pipeline.clip_identity(tmp_path) == before
+    before = clip_identity(tmp_path)
+    assert clip_identity(tmp_path) == before
     for old, new in (("1.png", "other"), ("2.png", "1.png"), ("other", "2.png")):
         (tmp_path / old).rename(tmp_path / new)
-    exchanged = pipeline.clip_identity(tmp_path)
+    exchanged = clip_identity(tmp_path)
     assert exchanged != before
     (tmp_path / "2.png").rename(tmp_path / "3.png")
-    assert pipeline.clip_identity(tmp_path) not in (before, exchanged)
+    assert clip_identity(tmp_path) not in (before, exchanged)
 
 
 def test_a_folder_that_another_run_holds_is_left_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,25 +439,25 @@ def test_a_cancelled_run_goes_on_where_it_was(bench: Bench, stage: str) -> None:
     assert bench.report()["refinement"]["steps"] == 6
 
 
-def test_the_unrefined_network_is_asked_while_cameras_are_placed(
+def test_the_unrefined_network_predicts_in_the_background_while_sfm_maps(
     bench: Bench, finished: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    threads: list[str] = []
 
     def predict(*arguments: Any) -> np.ndarray:
-        asked.append(threading.current_thread().name)
+        threads.append(threading.current_thread().name)
         return predict_maps(*arguments)
 
     monkeypatch.setattr("sfmttr.refinement.backend.predict_maps", predict)
     bench.sfm.reports = tuple(map(reconstructing, (SfmPhase.MATCHING, SfmPhase.MAPPING, SfmPhase.MAPPING)))
     bench.run()
-    beside, after = asked
-    assert beside != threading.main_thread().name == after
+    background, after = threads
+    assert background != threading.main_thread().name == after
     before = depth_maps.read_maps(bench.out / "depth" / "before.npz")
     np.testing.assert_allclose(before, depth_maps.read_maps(finished.out / "depth" / "before.npz"), rtol=1e-5)
     shutil.rmtree(bench.out / "sfm")
     bench.run()
-    assert asked == [beside, after, after]  # what it says before it is refined is known
+    assert threads == [background, after, after]  # the unrefined prediction is stored
 
 
 @pytest.mark.parametrize(
@@ -497,7 +503,7 @@ def test_early_features_are_kept_for_a_refinement_only(bench: Bench, monkeypatch
     assert kept == [False, True, False]  # before and, of the refined network, after
 
 
-def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: Bench) -> None:
+def test_a_run_that_is_cancelled_while_sfm_maps_leaves_no_thread(bench: Bench) -> None:
     def cancel(progress: Progress) -> None:
         if progress.attempt == "elsewhere":
             raise Cancelled("stopped")
@@ -513,7 +519,7 @@ def test_a_run_that_is_stopped_while_cameras_are_placed_leaves_no_thread(bench: 
 def test_a_failed_run_leaves_an_earlier_one_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run()
     with monkeypatch.context() as patch:
-        patch.setattr("sfmttr.run.pipeline.evaluate_trust", lambda *_: 1 / 0)
+        patch.setattr("sfmttr.run.align_stage.evaluate_trust", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             bench.run()
     assert bench.stages_made() == set()
@@ -640,13 +646,13 @@ def test_dense_targets_are_made_of_training_points_of_frames_trained_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Observations] = []
-    fuse = pipeline.fuse_clip
+    fuse = fuse_stage.fuse_clip
 
     def spy(maps: np.ndarray, observations: Observations, *rest: Any) -> np.ndarray:
         made.append(observations)
         return fuse(maps, observations, *rest)
 
-    monkeypatch.setattr(pipeline, "fuse_clip", spy)
+    monkeypatch.setattr(fuse_stage, "fuse_clip", spy)
     bench.run()
     dense, *others = made
     assert len(dense) > 0
@@ -663,6 +669,6 @@ def test_a_network_far_from_its_domain_keeps_nothing_between_the_points(
     def refuse(*_: Any) -> None:
         raise AssertionError("dense targets were made")
 
-    monkeypatch.setattr(pipeline, "add_dense_targets", refuse)
-    monkeypatch.setattr(pipeline, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
+    monkeypatch.setattr(refine_stage, "add_dense_targets", refuse)
+    monkeypatch.setattr(align_stage, "evaluate_trust", lambda health, agreed: Trust(True, 1.0, 0.1, ""))
     assert bench.run().refined is not None

@@ -24,7 +24,7 @@ from sfmttr.run.report import (
     SfmReport,
     read_report,
 )
-from sfmttr.types import DepthKind, NoModel, SfmAttempt, SkippedFrame
+from sfmttr.types import DepthKind, NoModel, NoModelReason, SfmAttempt, SkippedFrame
 
 MEASURES = {"abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "count"}
 ERRORS = DepthMetrics(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, count=8)
@@ -52,7 +52,9 @@ ALIGNMENT = AlignmentReport(
     tracks_left_out=2,
     observations=100,
 )
-NO_MODEL = NoModel((SfmAttempt("standard", 0, 0, 1.0),), total=9, advice="Walk sideways.", seconds=2.0)
+NO_MODEL = NoModel(
+    (SfmAttempt("standard", 0, 0, 1.0),), total=9, advice="Walk sideways.", seconds=2.0, reason=NoModelReason.STATIC
+)
 REPORT = RunReport(
     schema=1,
     sfmttr="0.1",

@@ -640,7 +640,8 @@ def parts(raw: RawModel, frames: FrameSet, tmp_path: Path) -> Callable[..., floa
 
 def ending(registered: int, folder: Path | None, note: str = "") -> AttemptResult[FoundModel]:
     attempt = SfmAttempt("part", registered, 100, 1.0, note)
-    return AttemptResult(attempt, None if folder is None else FoundModel(folder, MatchStatistics()))
+    found = None if folder is None else FoundModel(folder, MatchStatistics())
+    return AttemptResult(attempt, found, interrupted=note not in ("", NO_MODEL))
 
 
 def test_parts_that_agree(parts: Callable[..., float], tmp_path: Path) -> None:

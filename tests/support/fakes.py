@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sfmttr.config import SfmConfig
 from sfmttr.geometry import grid_from_pixels, inverse_rigid, project, sample_numpy, transform, unproject
-from sfmttr.networks import registry
+from sfmttr.networks import catalog
 from sfmttr.networks.base import DepthNetwork, state_dict_cpu
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.networks.weights import WeightFile
@@ -111,7 +111,7 @@ def register_tiny(
     torch.save(dict(state_dict_cpu(TinyNetwork()) if state is None else state), folder / "tiny.pt")
     files = (WeightFile("tiny.pt", None, None, info.source),)
     count = sum(p.numel() for p in TinyNetwork().parameters())
-    patch.setitem(registry._ENTRIES, TINY, registry.NetworkEntry(info, count, files, TinyNetwork))
+    patch.setitem(catalog.ENTRIES, TINY, catalog.NetworkEntry(info, count, files, TinyNetwork))
     patch.setenv("SFMTTR_WEIGHTS", str(folder))
     return TINY
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from sfmttr.networks.base import resize_depth
-from sfmttr.networks.huggingface import adapter
+from sfmttr.networks.huggingface import adapter, loader
 from sfmttr.networks.huggingface.model_id import ModelId
 from sfmttr.types import DepthKind
 from tools.synthetic import RenderedClip
@@ -208,7 +208,7 @@ def load_fitted(name: str, folder: Path, clip: RenderedClip, steps: int = 60) ->
     """Save the architecture called `name` with weights that half fit the clip; gives the name to load it by."""
     tiny = MODELS[name]
     text = save(tiny, folder)
-    network = fit(adapter.load(ModelId.parse(text)), clip, steps)
+    network = fit(loader.load(ModelId.parse(text)), clip, steps)
     return save(tiny, folder, network.model)
 
 
