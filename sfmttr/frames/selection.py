@@ -1,6 +1,6 @@
-"""Which frames of a clip are kept: windows evenly in time, the sharpest of each, none that repeats the last one.
+"""Selection of frames: windows of equal duration, the sharpest frame of each, near-duplicates dropped.
 
-Nothing here knows where frames come from: a source hands out `Candidate`s in order, one at a time.
+Independent of the kind of clip: a `Source` yields `Candidate`s in order, one at a time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from sfmttr.frames.store import FrameStore
 from sfmttr.types import HW, OnProgress, Progress, SkippedFrame
 
 MIN_FRAMES = 3
-"""Fewer cannot be reconstructed."""
+"""Minimum number of frames for a reconstruction."""
 GRAY_LONG_SIDE = 640
-"""Sharpness is judged on gray copies at most this wide or high."""
+"""Longer side, in pixels, of the gray copies on which sharpness is measured."""
 BLOCK = 4
-"""Frames are compared on means of blocks this wide: sensor and coding noise average out, motion of a pixel does not."""
+"""Side, in pixels, of the blocks on whose means frames are compared. The means suppress sensor and coding noise, but
+not a motion of one pixel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A readable frame that may be kept. The full picture is only made when it is."""
+    """Readable frame that may be kept. The full picture is created only when it is kept."""
 
     number: int
     """Index of the frame in the source."""
@@ -37,42 +38,42 @@ class Candidate:
     gray: np.ndarray
     """(h, w) float32, 0 to 255, long side at most `GRAY_LONG_SIDE`."""
     image: Callable[[], Image.Image]
-    """Makes the RGB picture, upright and with square pixels; a source may make it as small as it will be stored."""
+    """Creates the RGB picture, upright, with square pixels, at the stored size or larger."""
 
 
 class Source(Protocol):
-    """Where candidates come from: a video or images."""
+    """Source of candidates: a video or images."""
 
     skipped: list[SkippedFrame]
     """Frames found to be unreadable so far."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Of all frames of the source."""
+        """Names of all frames of the source."""
         ...
 
     @property
     def source_hw(self) -> HW:
-        """Upright, square pixels; known after the first candidate."""
+        """Upright size with square pixels; known after the first candidate."""
         ...
 
     @property
     def focal_px(self) -> float | None:
-        """At `source_hw`; known after the last candidate."""
+        """Focal length in pixels at `source_hw`, or None; known after the last candidate."""
         ...
 
     def window_candidates(self) -> list[range]:
-        """For each window the frames of which the sharpest is kept."""
+        """Return for each window the frames of which the sharpest is kept."""
         ...
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
-        """The readable ones of the frames asked for (ascending), one at a time."""
+        """Yield the readable ones of the requested frames (`numbers` ascend), one at a time."""
         ...
 
 
 @dataclass
 class SelectionState:
-    """What the choice came to, while it is being made."""
+    """Frames selected and skipped so far."""
 
     numbers: list[int] = field(default_factory=list)
     time_s: list[float] = field(default_factory=list)
@@ -83,7 +84,7 @@ class SelectionState:
 
 
 def keep_frames(source: Source, store: FrameStore, config: VideoConfig, on_progress: OnProgress) -> SelectionState:
-    """Store the sharpest frame of each window unless it repeats the one before."""
+    """Store the sharpest frame of each window, except near-duplicates of the last stored frame."""
     windows = source.window_candidates()
     candidates = source.candidates([number for window in windows for number in window])
     kept = SelectionState()
@@ -115,14 +116,14 @@ def _is_duplicate(candidate: Candidate, kept: SelectionState, config: VideoConfi
 
 
 def _note_unreadable(kept: SelectionState, source: Source, window: range) -> None:
-    """A window without a readable frame is reported, unless the source said more about it already."""
+    """Record a window without a readable frame, unless the source has already recorded why."""
     name = source.names[window.start]
     if all(frame.name != name for frame in source.skipped):
         kept.skipped.append(SkippedFrame(name, "cannot be decoded"))
 
 
 def check_enough(kept: SelectionState, source: Source, clip_name: str) -> None:
-    """Raises `ClipError`, with the likely cause, when too few frames were kept."""
+    """Raise `ClipError`, with the likely cause, when too few frames were kept."""
     count, skipped = len(kept.numbers), len(source.skipped) + len(kept.skipped)
     if count >= MIN_FRAMES:
         return
@@ -138,12 +139,13 @@ def check_enough(kept: SelectionState, source: Source, clip_name: str) -> None:
 def windows_in_time(times: Sequence[int], count: int) -> list[range]:
     """Cut frames at strictly ascending `times` (any unit) into at most `count` windows of equal duration.
 
-    The windows hold positions in `times`. None is empty: where a clip of variable frame rate pauses there is none.
+    Windows are ranges of indices into `times`. Windows that would be empty, in a pause of a clip of variable frame
+    rate, are left out.
     """
     n = len(times)
     if n <= count:
         return [range(i, i + 1) for i in range(n)]
-    # The last frame lasts as long as the mean one. Whole numbers, so that no rounding moves a frame between windows.
+    # The last frame is given the mean duration. Integer arithmetic: rounding cannot move a frame between windows.
     span = (times[-1] - times[0]) * n
     window_of = [(time - times[0]) * count * (n - 1) // span for time in times]
     groups = [list(group) for _, group in groupby(range(n), key=window_of.__getitem__)]
@@ -151,10 +153,10 @@ def windows_in_time(times: Sequence[int], count: int) -> list[range]:
 
 
 def subsample_window(window: range, keyframes: Sequence[int], limit: int) -> range:
-    """The at most `limit` neighbouring frames of a window that compete for it.
+    """Return at most `limit` consecutive frames of a window, the candidates for selection.
 
-    They start at a keyframe where there is one, as near the middle as can be: those cost no decoding beyond
-    themselves, so that the time for a long clip depends on the number of windows and not on its length.
+    They start at the keyframe closest to the middle position, if the window has one: then no other frames need
+    decoding, and the time for a long clip depends on the number of windows, not on its length.
     """
     if len(window) <= limit:
         return window
@@ -166,14 +168,17 @@ def subsample_window(window: range, keyframes: Sequence[int], limit: int) -> ran
 
 
 def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) -> Iterator[Candidate | None]:
-    """One result a window, in order; None where nothing was readable. Holds two candidates: the best and the next."""
+    """Yield the sharpest candidate of each window, in order; None for a window without a readable frame.
+
+    Holds at most two candidates in memory: the best so far and the next.
+    """
     index, best, best_sharpness = 0, None, -1.0
     for candidate in candidates:
         while candidate.number >= windows[index].stop:
             yield best
             index, best, best_sharpness = index + 1, None, -1.0
         candidate_sharpness = sharpness(candidate.gray)
-        if candidate_sharpness > best_sharpness:  # of equals the first stays
+        if candidate_sharpness > best_sharpness:  # the first of equals is kept
             best, best_sharpness = candidate, candidate_sharpness
     for _ in range(index, len(windows)):
         yield best
@@ -181,7 +186,7 @@ def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) 
 
 
 def sharpness(gray: np.ndarray) -> float:
-    """Variance of the Laplacian of a (h, w) float32 picture; 0 for one too small to have any."""
+    """Return the variance of the Laplacian of a gray picture, (h, w) float32; 0 below 3 x 3 pixels."""
     if min(gray.shape) < 3:
         return 0.0
     neighbours = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
@@ -189,7 +194,7 @@ def sharpness(gray: np.ndarray) -> float:
 
 
 def frame_difference(gray_a: np.ndarray, gray_b: np.ndarray) -> float:
-    """Mean absolute frame_difference of two gray copies of one size, in gray levels of 255, on means of blocks."""
+    """Return the mean absolute difference of two gray copies of equal size, on block means, in gray levels of 255."""
     return float(np.abs(_block_means(gray_a) - _block_means(gray_b)).mean())
 
 
@@ -201,6 +206,6 @@ def _block_means(gray: np.ndarray) -> np.ndarray:
 
 
 def fitted_hw(hw: HW, long_side: int) -> HW:
-    """`hw` scaled so that its longer side is at most `long_side`; never enlarged, never below one pixel."""
+    """Return `hw` scaled down so that its longer side is at most `long_side`; at least one pixel a side."""
     scale = min(1.0, long_side / max(hw))
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))
