@@ -1,4 +1,4 @@
-"""Folders and zip files of images as a source of frames: natural sort order, EXIF orientation and focal length."""
+"""Frame source for folders and zip files of images: natural order, EXIF orientation and focal length."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sfmttr.types import HW, SkippedFrame
 
 # Photographs are large and rarely blurred, so few are compared.
 CANDIDATES_PER_WINDOW = 4
-"""Maximum number of images read for each window."""
+"""Maximum number of images read per window: photographs are large and rarely blurred."""
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIF_SUFFIXES
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
-"""Formats that Pillow may detect. It knows many more, none of which a camera writes."""
+"""Formats that Pillow may try. It supports many more, which no camera writes."""
 DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError)
 """Exceptions that Pillow's decoders raise on damaged files."""
 DIAGONAL_35MM_MM = 43.27
@@ -35,10 +35,10 @@ MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 
 
 class ImageSource:
-    """Images in natural sort order of their names; the position in that order stands for time."""
+    """Images in natural order of their names; the index in that order serves as time."""
 
     def __init__(self, files: dict[str, Callable[[], io.BytesIO]], title: str, config: VideoConfig) -> None:
-        """Take `files`, which maps relative names to readers. Raises `ClipError` when none is an image."""
+        """Take `files`, relative names to readers. Raises `ClipError` when none is an image."""
         self._paths = sorted((name for name in files if _suffix(name) in SUFFIXES), key=natural_key)
         if not self._paths:
             raise ClipError(f"{title} holds no images (jpg, png, webp, bmp or tif); choose another one")
@@ -51,12 +51,12 @@ class ImageSource:
 
     @property
     def source_hw(self) -> HW:
-        """Size of the images; known after the first one was read."""
+        """Size of the images; (0, 0) until the first one is read."""
         return self._reference[1] if self._reference else (0, 0)
 
     @property
     def focal_px(self) -> float | None:
-        """Median EXIF focal length at `source_hw` of the images read so far."""
+        """Median EXIF focal length in pixels, at `source_hw`, of the images read so far; None without one."""
         return float(np.median(self._focals_px)) if self._focals_px else None
 
     def window_candidates(self) -> list[range]:
@@ -64,7 +64,7 @@ class ImageSource:
         return [subsample_window(window, (), CANDIDATES_PER_WINDOW) for window in windows]
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
-        """Yield the readable ones of the requested images; others are added to `skipped`.
+        """Yield the readable ones of the requested images. The others are recorded in `skipped`.
 
         Raises `ClipError` for an image that is too large, or differs in size from the first.
         """
@@ -99,11 +99,11 @@ class ImageSource:
 
 
 class UnreadableImageError(ValueError):
-    """One image is damaged; others may be fine."""
+    """Error of one damaged image; the others may be readable."""
 
 
 def folder_files(folder: Path) -> dict[str, Callable[[], io.BytesIO]]:
-    """Return the visible files of a folder (not of its subfolders) with their readers."""
+    """Return the readers of a folder's visible files by name; subfolders are not searched."""
     try:
         paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
@@ -112,14 +112,14 @@ def folder_files(folder: Path) -> dict[str, Callable[[], io.BytesIO]]:
 
 
 def archive_files(archive: Archive) -> dict[str, Callable[[], io.BytesIO]]:
-    """Return the members of a zip file with their readers."""
+    """Return the readers of an archive's members by name."""
     return {name: partial(archive.read, name) for name in archive.names}
 
 
 def natural_key(name: str) -> tuple[object, ...]:
     """Return a sort key that puts 2.jpg before 10.jpg.
 
-    Digits are compared as text, by length and then value: a hostile name may have thousands of them.
+    Numbers are compared as text, by length and then by digits, because a hostile name may hold thousands of digits.
     """
     pieces = re.split(r"([0-9]+)", name.casefold())
     parts = [(len(piece.lstrip("0")), piece.lstrip("0")) if i % 2 else (0, piece) for i, piece in enumerate(pieces)]
@@ -127,13 +127,13 @@ def natural_key(name: str) -> tuple[object, ...]:
 
 
 def read_image(data: io.BytesIO, name: str, config: VideoConfig) -> tuple[Image.Image, float | None]:
-    """Return an upright RGB picture and its EXIF focal length in pixels, or None.
+    """Return an upright RGB picture and its focal length in pixels, or None where EXIF gives none.
 
     Raises `UnreadableImageError` when it is damaged, `ClipError` when it is too large (before decoding).
     """
     try:
         with warnings.catch_warnings():
-            # The configuration limits sizes; Pillow's own limit only warns.
+            # The size limit of the configuration applies; Pillow's own limit only warns.
             warnings.simplefilter("ignore")
             image = Image.open(data, formats=_formats(name))
             _check_pixels(image, name, config)
@@ -160,7 +160,7 @@ def _check_pixels(image: Image.Image, name: str, config: VideoConfig) -> None:
 
 
 def _formats(name: str) -> list[str]:
-    """Return the formats to try. HEIF needs an optional package; raises `UnreadableImageError` when it is missing."""
+    """Return the formats to try. Raises `UnreadableImageError` for HEIF without the optional package pillow-heif."""
     if _suffix(name) not in HEIF_SUFFIXES:
         return FORMATS
     try:
@@ -172,7 +172,7 @@ def _formats(name: str) -> list[str]:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # 16 bits: Pillow's conversion would clip all but the darkest 256 levels.
+        # 16-bit images: Pillow's own conversion would clip all but the darkest 256 levels.
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
@@ -188,7 +188,7 @@ def _gray(image: Image.Image) -> np.ndarray:
 
 
 def _focal_px(image: Image.Image) -> float | None:
-    """Return the focal length in pixels from EXIF: 35 mm equivalent (diagonal), else sensor resolution."""
+    """Return the EXIF focal length in pixels: from the 35 mm equivalent (by the diagonal) or the resolution."""
     exif = image.getexif().get_ifd(0x8769)
     equivalent_mm = _number(exif.get(0xA405))
     if equivalent_mm:
@@ -197,13 +197,13 @@ def _focal_px(image: Image.Image) -> float | None:
     mm_per_unit = MM_PER_RESOLUTION_UNIT.get(int(_number(exif.get(0xA210)) or 2))
     if not (focal_mm and pixels_per_unit and mm_per_unit):
         return None
-    # The resolution refers to the picture as taken, which may have been resized since.
+    # The sensor resolution refers to the picture as taken, which may have been resized since.
     taken_px = max(_number(exif.get(0xA002)) or 0, _number(exif.get(0xA003)) or 0) or max(image.size)
     return focal_mm * pixels_per_unit / mm_per_unit * max(image.size) / taken_px
 
 
 def _number(value: object) -> float | None:
-    """Return a positive EXIF number; None when it is missing, zero, or not a number."""
+    """Return a positive, finite EXIF number; None for a missing, zero or non-numeric value."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):
@@ -212,7 +212,7 @@ def _number(value: object) -> float | None:
 
 
 def _short_names(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return stems, by which ground truth is matched; whole names where stems are not unique."""
+    """Return the stems, by which ground truth is matched; the full paths where stems are not unique."""
     stems = tuple(PurePosixPath(path).stem for path in paths)
     return stems if len(set(stems)) == len(stems) else tuple(paths)
 

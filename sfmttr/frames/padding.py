@@ -1,6 +1,6 @@
-"""Detect the black line at the bottom or right of odd-sized pictures: 4:2:0 video needs even sizes.
+"""Detection of the black line that pads odd-sized pictures at the bottom or right, as 4:2:0 video needs even sizes.
 
-The line is not part of the picture and costs accuracy if it stays. Independent of the video library.
+The line is not part of the picture, and depth is less accurate where it stays. Independent of the video library.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import numpy as np
 BLACK = 4.0
 """Mean gray level (of 255) that counts as black."""
 BLEEDING = 0.1
-"""Share of the neighboring line that strong compression mixes into a black one."""
+"""Maximum brightness of a black line relative to the line before it: coarse coding mixes the two."""
 CLEARLY_BRIGHTER = 16.0
-"""Minimum difference in gray levels between a padding line and the picture beside it."""
+"""Minimum difference in gray levels between a black line and the picture next to it."""
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Lines to crop from stored pictures, before rotation: none or one on each side."""
+    """Number of lines to crop from pictures as stored, before rotation: 0 or 1 on each side."""
 
     rows: int = 0
-    """At the bottom."""
+    """Rows at the bottom."""
     columns: int = 0
-    """At the right."""
+    """Columns at the right."""
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
-        """Return (h, w, ...) without the padding, as a view."""
+        """Return `picture`, (h, w, ...), without the padding, as a view."""
         return picture[: picture.shape[0] - self.rows, : picture.shape[1] - self.columns]
 
 
 def padding_of(grays: Iterable[np.ndarray]) -> Padding:
-    """Return the padding of a clip, from (h, w) gray copies of a few frames at their stored size.
+    """Detect the padding of a clip from gray copies, (h, w), of a few frames at their stored size.
 
-    A line is padding when it is black in all frames and the line before it is clearly brighter in most. Dark scenes and
-    letterbox bars are not padding. Stops reading `grays` as soon as no line is black.
+    A line is padding when it is black in all frames and the line before it is clearly brighter in most. This excludes
+    dark scenes and letterbox bars. Iteration over `grays` stops as soon as no line is black in all frames so far.
     """
     rows, columns = _EdgeLine(), _EdgeLine()
     for gray in grays:
@@ -48,7 +48,7 @@ def padding_of(grays: Iterable[np.ndarray]) -> Padding:
 
 
 class _EdgeLine:
-    """Statistics of the last line of a clip's pictures."""
+    """Statistics of the last line (row or column) over the pictures of a clip."""
 
     def __init__(self) -> None:
         self.always_black = True

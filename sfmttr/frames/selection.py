@@ -1,6 +1,6 @@
-"""Frame selection: windows evenly in time, the sharpest frame of each, no near-duplicates.
+"""Selection of frames: windows of equal duration, the sharpest frame of each, near-duplicates dropped.
 
-Independent of where frames come from: a `Source` yields `Candidate`s in order, one at a time.
+Independent of the kind of clip: a `Source` yields `Candidate`s in order, one at a time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sfmttr.types import HW, OnProgress, Progress, SkippedFrame
 MIN_FRAMES = 3
 """Minimum number of frames for a reconstruction."""
 GRAY_LONG_SIDE = 640
-"""Maximum width or height of the gray copies on which sharpness is measured."""
-# Block means average out sensor and compression noise, but not motion by a pixel.
+"""Longer side, in pixels, of the gray copies on which sharpness is measured."""
 BLOCK = 4
-"""Width in pixels of the blocks on whose means frames are compared."""
+"""Side, in pixels, of the blocks on whose means frames are compared. The means suppress sensor and coding noise, but
+not a motion of one pixel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A decodable frame that may be kept. The full picture is computed only if it is."""
+    """Readable frame that may be kept. The full picture is created only when it is kept."""
 
     number: int
     """Index of the frame in the source."""
@@ -38,7 +38,7 @@ class Candidate:
     gray: np.ndarray
     """(h, w) float32, 0 to 255, long side at most `GRAY_LONG_SIDE`."""
     image: Callable[[], Image.Image]
-    """Compute the RGB picture, upright and with square pixels; it may already have the stored size."""
+    """Creates the RGB picture, upright, with square pixels, at the stored size or larger."""
 
 
 class Source(Protocol):
@@ -59,21 +59,21 @@ class Source(Protocol):
 
     @property
     def focal_px(self) -> float | None:
-        """Focal length at `source_hw`; known after the last candidate."""
+        """Focal length in pixels at `source_hw`, or None; known after the last candidate."""
         ...
 
     def window_candidates(self) -> list[range]:
-        """Return for each window the frames among which the sharpest is kept."""
+        """Return for each window the frames of which the sharpest is kept."""
         ...
 
     def candidates(self, numbers: Sequence[int]) -> Iterator[Candidate]:
-        """Yield the decodable ones of the requested frames (ascending), one at a time."""
+        """Yield the readable ones of the requested frames (`numbers` ascend), one at a time."""
         ...
 
 
 @dataclass
 class SelectionState:
-    """Frames kept and skipped so far."""
+    """Frames selected and skipped so far."""
 
     numbers: list[int] = field(default_factory=list)
     time_s: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ class SelectionState:
 
 
 def keep_frames(source: Source, store: FrameStore, config: VideoConfig, on_progress: OnProgress) -> SelectionState:
-    """Store the sharpest frame of each window unless it is a near-duplicate of the last one."""
+    """Store the sharpest frame of each window, except near-duplicates of the last stored frame."""
     windows = source.window_candidates()
     candidates = source.candidates([number for window in windows for number in window])
     kept = SelectionState()
@@ -116,14 +116,14 @@ def _is_duplicate(candidate: Candidate, kept: SelectionState, config: VideoConfi
 
 
 def _note_unreadable(kept: SelectionState, source: Source, window: range) -> None:
-    """Report a window without a decodable frame, unless the source already reported it."""
+    """Record a window without a readable frame, unless the source has already recorded why."""
     name = source.names[window.start]
     if all(frame.name != name for frame in source.skipped):
         kept.skipped.append(SkippedFrame(name, "cannot be decoded"))
 
 
 def check_enough(kept: SelectionState, source: Source, clip_name: str) -> None:
-    """Raise `ClipError` with the likely cause when too few frames were kept."""
+    """Raise `ClipError`, with the likely cause, when too few frames were kept."""
     count, skipped = len(kept.numbers), len(source.skipped) + len(kept.skipped)
     if count >= MIN_FRAMES:
         return
@@ -139,12 +139,13 @@ def check_enough(kept: SelectionState, source: Source, clip_name: str) -> None:
 def windows_in_time(times: Sequence[int], count: int) -> list[range]:
     """Divide frames at strictly ascending `times` (any unit) into at most `count` windows of equal duration.
 
-    Windows are ranges of positions in `times`. Empty windows (pauses in clips of variable frame rate) are left out.
+    Windows are ranges of indices into `times`. Windows that would be empty, in a pause of a clip of variable frame
+    rate, are left out.
     """
     n = len(times)
     if n <= count:
         return [range(i, i + 1) for i in range(n)]
-    # The last frame gets the mean duration. Integer arithmetic: rounding cannot move frames between windows.
+    # The last frame is given the mean duration. Integer arithmetic: rounding cannot move a frame between windows.
     span = (times[-1] - times[0]) * n
     window_of = [(time - times[0]) * count * (n - 1) // span for time in times]
     groups = [list(group) for _, group in groupby(range(n), key=window_of.__getitem__)]
@@ -152,10 +153,10 @@ def windows_in_time(times: Sequence[int], count: int) -> list[range]:
 
 
 def subsample_window(window: range, keyframes: Sequence[int], limit: int) -> range:
-    """Return at most `limit` consecutive frames of a window, from which one is kept.
+    """Return at most `limit` consecutive frames of a window, the candidates for selection.
 
-    They start at the keyframe nearest to the middle, if there is one: then no other frame has to be decoded, and the
-    time for a long clip depends on the number of windows instead of its length.
+    They start at the keyframe closest to the middle position, if the window has one: then no other frames need
+    decoding, and the time for a long clip depends on the number of windows, not on its length.
     """
     if len(window) <= limit:
         return window
@@ -167,14 +168,17 @@ def subsample_window(window: range, keyframes: Sequence[int], limit: int) -> ran
 
 
 def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) -> Iterator[Candidate | None]:
-    """Yield the sharpest candidate of each window in order, None where none was decodable. Holds two candidates."""
+    """Yield the sharpest candidate of each window, in order; None for a window without a readable frame.
+
+    Holds at most two candidates in memory: the best so far and the next.
+    """
     index, best, best_sharpness = 0, None, -1.0
     for candidate in candidates:
         while candidate.number >= windows[index].stop:
             yield best
             index, best, best_sharpness = index + 1, None, -1.0
         candidate_sharpness = sharpness(candidate.gray)
-        if candidate_sharpness > best_sharpness:  # the first of equals wins
+        if candidate_sharpness > best_sharpness:  # the first of equals is kept
             best, best_sharpness = candidate, candidate_sharpness
     for _ in range(index, len(windows)):
         yield best
@@ -182,7 +186,7 @@ def sharpest_of_each(windows: Sequence[range], candidates: Iterable[Candidate]) 
 
 
 def sharpness(gray: np.ndarray) -> float:
-    """Return the variance of the Laplacian of a (h, w) float32 picture; 0 below 3 x 3 pixels."""
+    """Return the variance of the Laplacian of a gray picture, (h, w) float32; 0 below 3 x 3 pixels."""
     if min(gray.shape) < 3:
         return 0.0
     neighbours = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
@@ -190,7 +194,7 @@ def sharpness(gray: np.ndarray) -> float:
 
 
 def frame_difference(gray_a: np.ndarray, gray_b: np.ndarray) -> float:
-    """Mean absolute frame_difference of two gray copies of one size, in gray levels of 255, on means of blocks."""
+    """Return the mean absolute difference of two gray copies of equal size, on block means, in gray levels of 255."""
     return float(np.abs(_block_means(gray_a) - _block_means(gray_b)).mean())
 
 
@@ -202,6 +206,6 @@ def _block_means(gray: np.ndarray) -> np.ndarray:
 
 
 def fitted_hw(hw: HW, long_side: int) -> HW:
-    """Return `hw` scaled down so that its longer side is at most `long_side`, and at least one pixel each."""
+    """Return `hw` scaled down so that its longer side is at most `long_side`; at least one pixel a side."""
     scale = min(1.0, long_side / max(hw))
     return max(1, round(hw[0] * scale)), max(1, round(hw[1] * scale))

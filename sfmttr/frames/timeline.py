@@ -1,4 +1,4 @@
-"""Presentation times of a video's frames, and which frames are decoded together. Independent of the video library."""
+"""Presentation times of a video's frames, and the segments to decode. Independent of the video library."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from fractions import Fraction
 
 # A seek flushes the decoder's pipeline, so a few frames are faster decoded than skipped.
 MIN_SKIP_FOR_SEEK = 8
+"""Minimum number of skipped frames that is worth a seek, which flushes the decoder's pipeline."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Presentation time of each frame, known before any frame is decoded."""
+    """Presentation times and keyframes of a video, known before any frame is decoded."""
 
     pts: tuple[int, ...]
-    """Presentation time stamps, strictly ascending, in units of `time_base`; the position is the frame's number."""
+    """Presentation timestamps, strictly ascending, in units of `time_base`; the index is the frame number."""
     keyframes: tuple[int, ...]
-    """Numbers of the frames that decoding can start at, ascending."""
+    """Numbers of the frames at which decoding can start, ascending."""
     time_base: Fraction
     missing_frames: int = 0
-    """Number of frames that the header promises and the file does not contain."""
+    """Number of frames that the header declares and the file lacks; 0 when the header declares none."""
     synthetic_pts: bool = False
-    """The file has no time stamps: frames are numbered by counting from the start, without seeking."""
+    """True when the file has no presentation timestamps: frames are counted from the start, without seeking."""
 
     @classmethod
     def evenly_timed(cls, frames: int, duration_s: float) -> Timeline:
-        """Return a timeline of `frames` at a constant rate, for a file without time stamps."""
+        """Return a timeline of `frames` at a constant rate, for a file without timestamps."""
         return cls(
             tuple(range(frames)), (0,), Fraction(duration_s / frames).limit_denominator(10**6), synthetic_pts=True
         )
 
     def time_s(self, number: int) -> float:
+        """Return the time of a frame in seconds after the first one."""
         return float((self.pts[number] - self.pts[0]) * self.time_base)
 
     def between(self, start_s: float, end_s: float | None) -> range:
-        """Return the numbers of frames with start_s <= time < end_s."""
+        """Return the numbers of the frames with start_s <= time < end_s."""
         start = bisect_left(range(len(self.pts)), start_s, key=self.time_s)
         stop = len(self.pts) if end_s is None else bisect_left(range(len(self.pts)), end_s, key=self.time_s)
         return range(start, stop)
@@ -44,16 +46,16 @@ class Timeline:
 
 @dataclass(frozen=True)
 class DecodeSegment:
-    """Frames that are decoded after one seek."""
+    """Frames decoded in one pass, without a seek in between."""
 
     start: int
-    """Keyframe at which decoding starts."""
+    """Number of the keyframe at which decoding starts."""
     numbers: tuple[int, ...]
-    """Requested frames from there on, ascending."""
+    """Numbers of the requested frames from there on, ascending."""
 
 
 def decode_segments(numbers: Sequence[int], keyframes: Sequence[int]) -> list[DecodeSegment]:
-    """Group ascending `numbers` into segments so that few other frames are decoded."""
+    """Group ascending frame `numbers` into segments so that few other frames are decoded between them."""
     starts, groups = [0], list[list[int]]([[]])
     for number in numbers:
         before = bisect_right(keyframes, number)

@@ -1,7 +1,7 @@
-"""Frames of video files. The only module that uses PyAV for reading.
+"""Frame source for video files. The only module that decodes with PyAV.
 
-A first pass over the packets, without decoding, gives each frame's time and number. Windows are computed from these
-times, and only the candidates of each window are decoded, one at a time.
+A first pass over the packets (no decoding) gives the time and number of every frame. Windows are cut by these times,
+and only the candidates of each window are decoded, one at a time.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from sfmttr.types import HW, SkippedFrame
 
 # About 0.4 s, in which a shaking hand comes to rest at least once.
 CANDIDATES_PER_WINDOW = 12
-"""Maximum number of frames decoded for each window."""
-# Each thread holds a frame; more threads cost memory and decode 4K hardly faster.
+"""Maximum number of frames decoded per window: about 0.4 s, in which a shaking hand comes to rest once."""
 DECODER_THREADS = 4
+"""Maximum number of decoder threads. Each holds a frame; more cost memory and decode 4K hardly faster."""
 OPEN_OPTIONS = {
-    # Only formats that contain the pictures: a text file named .mp4 may be a playlist of other files.
+    # Only formats that contain the pictures themselves: a text file named .mp4 may be a playlist of other files.
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf,obu,mxf,gif",
     "protocol_whitelist": "file",
 }
 UNTIMED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"})
-"""Containers without presentation time stamps; their decoding order is not the presentation order."""
+"""Formats without presentation timestamps: at best they give decoding times, in another order."""
 SEEK_MARGIN_S = 1.0
 PROBE_FRAMES = 5
-"""Number of frames, spread over the video, in which padding is detected."""
+"""Number of frames, spread over the video, from which padding is detected."""
 PROBE_STRIDE = 4
-"""Minimum distance in frames between two of them when the video cannot seek."""
+"""Minimum distance between probe frames, in frames, with a single keyframe or without seeking."""
 COLORSPACE_UNSPECIFIED = 2
-"""FFmpeg's code for an unspecified color space."""
+"""FFmpeg's identifier of an unspecified color space."""
 FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
 
 
 class VideoSource:
-    """Frames of an open video."""
+    """Frame source of an open video."""
 
     def __init__(
         self,
@@ -82,7 +82,10 @@ class VideoSource:
 
     @property
     def focal_px(self) -> float | None:
-        """Focal length from the 35 mm equivalent that phones write; video uses the sensor's full width."""
+        """Focal length in pixels from the 35 mm equivalent that phones write, or None.
+
+        The equivalent refers to the width: video keeps the sensor's width and crops its height.
+        """
         value = _metadata(self._container, self._stream).get(FOCAL_KEY, "")
         try:
             equivalent_mm = float(value)
@@ -106,7 +109,7 @@ class VideoSource:
                     yield Candidate(number, self._timeline.time_s(number), _gray(frame, self._padding), image)
 
     def _decoded(self, segment: DecodeSegment) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the requested frames of a segment with their numbers, except those that cannot be decoded."""
+        """Yield the requested frames of a segment with their numbers. Frames that cannot be decoded are left out."""
         wanted = {self._timeline.pts[number]: number for number in segment.numbers}
         last = self._timeline.pts[segment.numbers[-1]]
         for count, frame in enumerate(_decoded_frames(self._container, self._stream)):
@@ -121,7 +124,7 @@ class VideoSource:
         self._container.seek(self._timeline.pts[keyframe] - margin, stream=self._stream)
 
     def _has_first_size(self, number: int, frame: VideoFrame) -> bool:
-        """Return whether a frame has the size of the first one; some recorders change it during a clip."""
+        """Return whether a frame has the size of the first; some recorders change size within a file."""
         hw = _upright_hw(frame, self._padding, self._aspect)
         self._hw = self._hw or hw
         if hw != self._hw:
@@ -133,7 +136,7 @@ class VideoSource:
 def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
     """Open a video as a source of frames. Raises `ClipError` when it cannot be used."""
     with _open_video(clip, config) as (container, stream):
-        _share_in_use(_header_duration_s(container, stream), clip, config)  # before hours of packets are read
+        _share_in_use(_header_duration_s(container, stream), clip, config)  # fails before all packets are read
         timeline = _timeline(container, stream, clip)
     used = timeline.between(config.start_s, config.end_s)
     if not used:
@@ -147,7 +150,7 @@ def video_source(clip: Path, config: VideoConfig) -> Iterator[VideoSource]:
 
 @contextmanager
 def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the file and its first video stream, and check their size. Raises `ClipError`."""
+    """Open the file and its first video stream that is not a cover picture, and check its size. Raises `ClipError`."""
     try:
         container = av.open(str(clip.absolute()), options=OPEN_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
@@ -167,10 +170,10 @@ def _open_video(clip: Path, config: VideoConfig) -> Iterator[tuple[InputContaine
 
 
 def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Timeline:
-    """Read all packets without decoding. Raises `ClipError` when there are none.
+    """Read all packets, without decoding, into a timeline. Raises `ClipError` when there are none.
 
-    That reads the file once, which is little beside decoding it, and numbers every frame exactly: evenly_timed while
-    seeking would not, and ground truth is matched by number.
+    Reading the file once is cheap compared with decoding, and numbers every frame exactly. Counting while seeking would
+    not, and ground truth is matched by frame number.
     """
     is_key: dict[int, bool] = {}
     count, untimed = 0, container.format.name in UNTIMED_FORMATS
@@ -192,7 +195,7 @@ def _timeline(container: InputContainer, stream: VideoStream, clip: Path) -> Tim
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """Yield the displayed packets of the stream. A damaged or truncated file ends early."""
+    """Yield the stream's non-empty packets that are shown. Iteration ends where the file is damaged or truncated."""
     packets = container.demux(stream)
     while True:
         try:
@@ -204,7 +207,10 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 
 def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Yield all frames from here on in presentation order. Damaged packets are skipped; a truncated file ends early."""
+    """Yield all frames from the current position, in presentation order.
+
+    Damaged packets are skipped; iteration ends where the file is truncated.
+    """
     packets = container.demux(stream)
     while True:
         try:
@@ -219,11 +225,11 @@ def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[
 
 
 def _probe_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Yield a few frames from all over a newly opened video, or from its start when seeking is not reliable."""
+    """Yield a few frames spread over a video just opened, or from its start where seeking is unreliable."""
     start, duration_s = container.start_time or 0, _header_duration_s(container, stream) or 0.0
     for look in range(PROBE_FRAMES):
         if look and _has_index(container):
-            with suppress(av.error.FFmpegError):  # decoding then continues where it is
+            with suppress(av.error.FFmpegError):  # then decoding continues from the current position
                 container.seek(start + round(duration_s * look / PROBE_FRAMES * av.time_base))
         frames = _decoded_frames(container, stream)
         yield from islice(frames, look * PROBE_STRIDE, look * PROBE_STRIDE + 1)
@@ -234,7 +240,7 @@ def _padding(probes: Iterable[VideoFrame]) -> Padding:
 
 
 def probe_video(clip: Path, config: VideoConfig) -> ClipInfo:
-    """Return header information of a video. Raises `ClipError` when it cannot be used."""
+    """Return a video's properties from its header and a few frames. Raises `ClipError`."""
     with _open_video(clip, config) as (container, stream):
         duration_s = _header_duration_s(container, stream)
         probes = _probe_frames(container, stream)
@@ -256,7 +262,10 @@ def _header_duration_s(container: InputContainer, stream: VideoStream) -> float 
 
 
 def _share_in_use(duration_s: float | None, clip: Path, config: VideoConfig) -> float:
-    """Return the share of a video between start and end, by its header. Raises `ClipError` when it is too long."""
+    """Return the fraction of the header's duration between the configured start and end.
+
+    Raises `ClipError` when this part is too long.
+    """
     if not duration_s:
         return 1.0
     end_s = duration_s if config.end_s is None else min(config.end_s, duration_s)
@@ -274,7 +283,7 @@ def _metadata(container: InputContainer, stream: VideoStream) -> dict[str, str]:
 
 
 def _has_index(container: InputContainer) -> bool:
-    """Return whether seeking is exact; in broadcast streams it may end late."""
+    """Return whether seeking is exact; in broadcast streams it may end up after the requested time."""
     return any(name in container.format.name for name in ("mov", "matroska"))
 
 
@@ -284,12 +293,12 @@ def _counts_frames(container: InputContainer) -> bool:
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """Return the number of counterclockwise quarter turns that make the stored picture upright."""
+    """Return the number of 90-degree counterclockwise rotations that make the stored picture upright."""
     return round(frame.rotation / 90) % 4
 
 
 def _square_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
-    """Return the size with square pixels before rotation; `aspect` is a stored pixel's width over its height."""
+    """Return the size with square pixels, before rotation; `aspect` is width over height of a stored pixel."""
     return frame.height - padding.rows, round((frame.width - padding.columns) * aspect)
 
 
@@ -299,9 +308,9 @@ def _upright_hw(frame: VideoFrame, padding: Padding, aspect: float) -> HW:
 
 
 def _upright_rgb(frame: VideoFrame, padding: Padding, aspect: float, long_side: int) -> Image.Image:
-    """Convert a frame of any pixel format to upright 8-bit sRGB, at most `long_side` wide or high.
+    """Convert a frame of any pixel format to 8-bit sRGB, scaled to at most `long_side` before color conversion.
 
-    Rotation follows the metadata, which PyAV does not apply. Padding is cropped first, or scaling would smear it.
+    Rotation metadata is applied here, because PyAV does not. Padding is cropped first, or scaling would blur it in.
     """
     hw = fitted_hw(_square_hw(frame, padding, aspect), long_side)
     height, width = hw if padding == Padding() else (frame.height, frame.width)
@@ -326,19 +335,19 @@ def _scaled(picture: np.ndarray, hw: HW, resampling: Image.Resampling) -> np.nda
 
 
 def _aspect(stream: VideoStream) -> float:
-    """Return a stored pixel's width over its height; implausible header values count as 1."""
+    """Return the pixel aspect ratio; implausible values in the header count as square."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.25 <= aspect <= 4 else 1.0
 
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:
-    """Return BT.709 for high definition without a color space, for which FFmpeg would assume BT.601."""
+    """Return BT.709 for high definition without a declared color space, where FFmpeg would assume BT.601."""
     unsaid = frame.colorspace == COLORSPACE_UNSPECIFIED
     return Colorspace.ITU709 if unsaid and min(frame.height, frame.width) >= 720 else None
 
 
 def _gray(frame: VideoFrame, padding: Padding) -> np.ndarray:
-    """Return (h, w) float32 from the luma plane: no color is computed for frames that are not kept."""
+    """Return the luma plane, (h, w) float32, scaled down; colors are computed for kept frames only."""
     hw = fitted_hw((frame.height - padding.rows, frame.width - padding.columns), GRAY_LONG_SIDE)
     height, width = hw if padding == Padding() else (frame.height, frame.width)
     gray = frame.reformat(width=width, height=height, format="gray", interpolation=Interpolation.AREA).to_ndarray()

@@ -1,4 +1,7 @@
-"""The health of a reconstruction from its own figures: pure functions, no pycolmap, no network, no ground truth."""
+"""Health of a reconstruction, scored from its own statistics: without network and without ground truth.
+
+Thresholds and their evidence: `docs/method.md`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from sfmttr.types import NoModelReason
 _NAN = float("nan")
 
 LOW_FEATURES = 200
-"""Fewer features than this in the median image: too little texture."""
+"""Minimum number of features in the median image; below it there is too little texture."""
 STATIC_DISPLACEMENT = 0.01
-"""Less image motion than this share of the width: the camera did not move."""
+"""Minimum image motion over the image width; below it the camera counts as static."""
 ALL_DEGENERATE = 0.9
-"""With this share of planar or pure-rotation pairs and no model, the camera only turned."""
+"""Share of planar or pure-rotation pairs from which, without a model, the camera counts as only rotating."""
 
 NO_MODEL_ADVICE = {
     NoModelReason.TEXTURELESS: "There is too little texture to follow: film something with more detail, in better "
@@ -32,12 +35,12 @@ NO_MODEL_ADVICE = {
 
 @dataclass(frozen=True)
 class HealthFigures:
-    """What the score is made of; nan stands for unknown and is never held against a model."""
+    """Inputs of the health score; nan means unknown and does not lower the score."""
 
     reprojection_px: float
     step_evenness: float = _NAN
     horizontal_view_deg: float = _NAN
-    """nan when the focal length was given: then there is nothing to doubt."""
+    """Horizontal field of view; nan when the focal length was given, which is then not judged."""
     triangulation_angle_deg: float = _NAN
     degenerate_pair_ratio: float = _NAN
     registered_ratio: float = 1.0
@@ -48,7 +51,7 @@ class HealthFigures:
 
 @dataclass(frozen=True)
 class HealthScore:
-    """See `SfmHealth` for the fields."""
+    """Score, concerns and advice; see `SfmHealth` for the fields."""
 
     score: float
     concerns: tuple[str, ...]
@@ -69,21 +72,22 @@ class _HealthFactor:
 CLEARLY_HEALTHY = 0.8
 """With this score from the cheap figures, the halves are not worth their time."""
 POOR = 0.5
-"""Below this the trust gate asks the network as well (`trust.THRESHOLD`), and advice is given."""
+"""Score below which advice is given, and the trust gate also compares with the network's predictions."""
 _CONCERN_BELOW = 0.75
 _SPLIT_HALF_AGREES, _SPLIT_HALF_DISAGREES = 0.02, 0.035
-"""`benchmarks.trust`: still scenes 0.003 to 0.006 (rendered street, also stop-and-go, and room; drive_0002), 0.022
-(RedKitchen); traffic that registers wholly and is wrong by 19 to 52 % 0.037 and more, or a part has no model. With
-other features and pairs still scenes gave up to 0.024, and traffic 0.033 and more."""
+"""Measured by `benchmarks.trust`: static scenes 0.003 to 0.006 (rendered street, also with stop-and-go, and room;
+drive_0002) and 0.022 (RedKitchen); fully registered traffic clips with errors of 19 to 52 %: at least 0.037, or a part
+without a model. With other features and pairs: static scenes up to 0.024, traffic at least 0.033."""
 
 
 def health_score(figures: HealthFigures) -> HealthScore:
-    """Score between 0 and 1: the product of one factor a figure, so that several mild signs add up to a poor score.
+    """Return a score between 0 and 1: the product of one factor per statistic, so that mild signs accumulate.
 
-    The knees of the cheap figures were set on the five reconstructions of DESIGN's trust gate (section 4). They leave
-    small clips that are wrong (0.5 px, steps that vary by 100 %, a plausible view) at 0.58, not far from a still street
-    with stop-and-go (0.78) or RedKitchen (0.79); the reprojection error in other units does no better, by width or by
-    focal length RedKitchen is where traffic is. In that grey zone the parts of the clip decide.
+    The thresholds of the statistics of the whole model were set on the five reconstructions of the trust gate's table
+    (`docs/method.md`). With them, wrong models of small clips (0.5 px, speeds that vary by 100 %, a plausible field of
+    view) score 0.58, close to a static street with stop-and-go (0.78) and to RedKitchen (0.79). Reprojection errors
+    relative to the width or the focal length separate them no better: RedKitchen is then where traffic is. For scores
+    in between, split-half consistency decides.
     """
     signs = _factors(figures)
     score = math.prod(sign.factor for sign in signs)
@@ -162,7 +166,7 @@ def _independent_factors(f: HealthFigures) -> list[_HealthFactor]:
 
 
 def _ramp(value: float, *, good: float, bad: float, floor: float) -> float:
-    """1 at `good` and better, `floor` at `bad` and worse, straight between; 1 for nan. `bad` may lie on either side."""
+    """Interpolate linearly from 1 at `good` to `floor` at `bad`, clamped; 1 for nan. `bad` may be below `good`."""
     if math.isnan(value):
         return 1.0
     badness = min(max((value - good) / (bad - good), 0.0), 1.0)
@@ -170,7 +174,7 @@ def _ramp(value: float, *, good: float, bad: float, floor: float) -> float:
 
 
 def _view_factor(view_deg: float) -> float:
-    """1 for the lenses that people film with (about 25 to 110 degrees), falling on both sides."""
+    """Return 1 for common lenses (25 to 110 degrees), and less for narrower and wider ones."""
     too_wide = _ramp(view_deg, good=110.0, bad=140.0, floor=0.3)
     too_narrow = _ramp(view_deg, good=25.0, bad=10.0, floor=0.3)
     return min(too_wide, too_narrow)

@@ -1,4 +1,4 @@
-"""COLMAP arrays to the library-independent model: cameras, usable observations, figures of the points."""
+"""Conversion of COLMAP arrays to cameras, filtered observations and points, independent of pycolmap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfmttr.types import HW, Camera, FrameSet, SparsePoints, SparseView
 
 _ASPECT_TOLERANCE = 0.01
 _MAX_RAYS = 64
-"""The largest angle of a longer track is taken over this many of its rays, spread evenly."""
+"""Maximum number of rays, evenly spread over the track, from which the largest angle is computed."""
 
 # COLMAP's parameters of each supported camera model, named as the fields of `Camera`; "f" is both focal lengths.
 _PARAMETERS = {
@@ -28,14 +28,14 @@ _PARAMETERS = {
 
 @dataclass(frozen=True)
 class Sparse:
-    """Views and points, before the health card is written."""
+    """Views and points of a model, without its health card."""
 
     views: tuple[SparseView, ...]
     points: SparsePoints
 
 
 def camera_from_colmap(model: str, params: np.ndarray, hw: HW) -> Camera:
-    """A COLMAP camera as `Camera`; raises `ReconstructionError` for models that it cannot express."""
+    """Convert a COLMAP camera to `Camera`. Raises `ReconstructionError` for unsupported models and invalid values."""
     if model not in _PARAMETERS:
         raise ReconstructionError(
             f"The camera model {model} is not supported; undistort the images or use one of {', '.join(_PARAMETERS)}."
@@ -45,20 +45,21 @@ def camera_from_colmap(model: str, params: np.ndarray, hw: HW) -> Camera:
     if "f" in values:
         values["fx"] = values["fy"] = values.pop("f")
     if min(hw) < 1 or not all(math.isfinite(each) for each in values.values()) or min(values["fx"], values["fy"]) <= 0:
-        raise ReconstructionError(f"The model has a camera that there cannot be: {hw[1]} x {hw[0]} pixels, {values}.")
+        raise ReconstructionError(f"The model has an invalid camera: {hw[1]} x {hw[0]} pixels, {values}.")
     return Camera(hw, **values)
 
 
 def camera_to_colmap(camera: Camera) -> tuple[str, tuple[float, ...]]:
-    """The simplest COLMAP model, with its parameters, that holds `camera`."""
+    """Return the simplest COLMAP camera model that represents `camera`, and its parameters."""
     name = "OPENCV" if any((camera.k1, camera.k2, camera.p1, camera.p2)) else "PINHOLE"
     return name, tuple(getattr(camera, parameter) for parameter in _PARAMETERS[name])
 
 
 def sparse_from_raw(raw: RawModel, frame_of_image: np.ndarray, frames: FrameSet) -> Sparse:
-    """`raw` at the size of the stored frames; `frame_of_image` (V,) is each image's frame, -1 for none.
+    """Convert `raw` to the size of the stored frames; `frame_of_image` (V,) is each image's frame, -1 for none.
 
-    Observations behind the camera or outside the image are left out, then points that nothing sees any more.
+    Observations behind the camera or outside the image are dropped, then points without observations. Raises
+    `ReconstructionError` for an image without a valid pose or a camera that does not fit the frames.
     """
     xy_px, depth, error_px = (
         np.full(s, np.nan) for s in ((len(raw.obs_point), 2), len(raw.obs_point), len(raw.obs_point))
@@ -123,19 +124,19 @@ def _views(
 
 
 def _rows_by(key: np.ndarray, count: int) -> list[np.ndarray]:
-    """For each of `count` keys the rows that carry it."""
+    """Return the rows of each of `count` keys."""
     order = np.argsort(key, kind="stable")
     return np.split(order, np.searchsorted(key[order], np.arange(1, count)))
 
 
 def _is_pose(cam_from_world: np.ndarray) -> bool:
-    """Whether (4, 4) turns and moves, and does nothing else."""
+    """Return whether (4, 4) is a finite rigid transform."""
     rotation = cam_from_world[:3, :3]
     return bool(np.isfinite(cam_from_world).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4))
 
 
 def _camera_at(raw: RawModel, camera: int, hw: HW) -> tuple[Camera, np.ndarray]:
-    """The camera scaled to the stored frames, and what its pixels are multiplied by."""
+    """Return the camera scaled to the stored frames, and the (x, y) factors of its pixel coordinates."""
     own = raw.hw(camera)
     found = camera_from_colmap(str(raw.camera_model[camera]), raw.camera_params[camera], own)
     if abs(own[1] / own[0] / (hw[1] / hw[0]) - 1) > _ASPECT_TOLERANCE:
@@ -146,18 +147,21 @@ def _camera_at(raw: RawModel, camera: int, hw: HW) -> tuple[Camera, np.ndarray]:
 
 
 def largest_angles_deg(xyz: np.ndarray, centres: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Largest angle between two rays of each point: `xyz` (P, 3); `centres` (M, 3) and `point` (M,) by observation."""
+    """Return the largest angle between two rays of each point, (P,) float32, in degrees.
+
+    `xyz` (P, 3) are the points; `centres` (M, 3) and `point` (M,) give camera center and point of each observation.
+    """
     angles = np.zeros(len(xyz), np.float32)
     order = np.argsort(point, kind="stable")
     counts = np.bincount(point, minlength=len(xyz))
     starts = np.cumsum(counts) - counts
     rays = centres - xyz[point]
     rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)
-    for length in np.unique(counts[counts > 0]):  # tracks of one length at a time, so that numpy does the work
+    for length in np.unique(counts[counts > 0]):  # all tracks of one length at once, vectorized
         chosen = np.flatnonzero(counts == length)
         picked = np.unique(np.linspace(0, length - 1, min(length, _MAX_RAYS)).astype(int))
         bundle = rays[order[starts[chosen, None] + picked]]
-        # In pieces of about 4 million cosines: long clips have many points of one track length.
+        # In chunks of about 4 million cosines, to bound memory: long clips have many tracks of one length.
         for piece in np.array_split(np.arange(len(chosen)), 1 + len(chosen) * len(picked) ** 2 // 4_000_000):
             cosines = np.einsum("nai,nbi->nab", bundle[piece], bundle[piece]).reshape(len(piece), -1)
             angles[chosen[piece]] = np.degrees(np.arccos(np.clip(cosines.min(axis=1), -1, 1)))

@@ -194,7 +194,7 @@ def test_unsupported_camera_is_named() -> None:
     ],
 )
 def test_cameras_that_there_cannot_be(params: list[float], hw: tuple[int, int]) -> None:
-    with pytest.raises(ReconstructionError, match="camera that there cannot be"):
+    with pytest.raises(ReconstructionError, match="invalid camera"):
         camera_from_colmap("PINHOLE", np.array(params, float), hw)
 
 
@@ -208,7 +208,7 @@ def test_poses_that_are_none(pose: np.ndarray, raw: RawModel, frames: FrameSet) 
 
 # -------------------------------------------------------------------------------------------------- health
 
-# reprojection px, step evenness, horizontal view: DESIGN section 4
+# reprojection px, step evenness, horizontal field of view: docs/method.md, trust gate
 HEALTHY = [(0.45, 0.32, 82.6), (0.82, 0.51, 63.2)]
 POOR = [(1.07, 1.12, 135.7), (1.13, 0.94, 81.4)]
 
