@@ -1,4 +1,4 @@
-"""What a clip is on disk, before it is read."""
+"""Kind and properties of a clip, before its frames are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfmttr.types import HW
 
 
 class ClipKind(StrEnum):
-    """What a clip is on disk."""
+    """Form of a clip on disk."""
 
     VIDEO = "video"
     FOLDER = "folder"
@@ -20,23 +20,23 @@ class ClipKind(StrEnum):
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What can be said about a clip before anything is done with it."""
+    """Properties of a clip, from its header and first frame."""
 
     kind: ClipKind
     duration_s: float | None
-    """None for images, and for videos whose header does not say."""
+    """Duration in seconds; None for images, and for videos whose header does not give it."""
     hw: HW
-    """Upright, in the source's pixels."""
+    """Upright size in pixels of the source, (height, width)."""
     frames: int | None
-    """Frames or images in the source; None when the header does not say."""
+    """Number of frames or images in the source; None when the header does not give it."""
     frames_to_use: int
-    """At most this many are going to be kept (blurred neighbours and near-duplicates are not)."""
+    """Upper bound on the number of frames kept; blurred frames and near-duplicates are dropped."""
     codec: str
-    """Of a video, e.g. "h264"; "images" otherwise."""
+    """Codec of a video, e.g. "h264"; "images" otherwise."""
 
 
 def kind_of(clip: Path) -> ClipKind:
-    """Raises `ClipError` for what is not there, or empty."""
+    """Return the kind of `clip`, by its content. Raises `ClipError` when it is missing, unreadable or empty."""
     try:
         if clip.is_dir():
             return ClipKind.FOLDER

@@ -1,4 +1,4 @@
-"""Frames on disk: lossless PNGs and a `frames.json`, written as a whole or not at all."""
+"""Frames on disk: lossless PNG files and a `frames.json`, written atomically."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sfmttr.types import HW, FrameSet, SkippedFrame
 
 INDEX = "frames.json"
 VERSION = 1
-_MOST_PENDING = 4
-"""Pictures that are held in memory until they are written."""
+_MAX_PENDING = 4
+"""Maximum number of pictures held in memory until they are written."""
 
 
 class FrameStore:
-    """Takes frames one after the other; `frame_store` decides what becomes of them.
+    """Writer of frames, one after the other; `frame_store` publishes or discards the result.
 
-    Compressing a picture takes longer than decoding it: `writers` does it meanwhile, for a few pictures at most.
+    Compressing a picture takes longer than decoding it, so the executor `writers` compresses a few in parallel.
     """
 
     def __init__(self, part: Path, folder: Path, writers: Executor) -> None:
-        """`part`: where the files are written; `folder`: what it becomes, for messages."""
+        """Write into `part`, the temporary folder that is renamed to `folder`; `folder` appears in error messages."""
         self._part, self._folder, self._writers = part, folder, writers
         self._hash = hashlib.sha256()
         self._pending: deque[Future[None]] = deque()
@@ -42,15 +42,15 @@ class FrameStore:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over sizes and pixels of the frames added so far."""
+        """SHA-256 over sizes and pixels of the frames added so far."""
         return self._hash.hexdigest()
 
     def add(self, rgb: Image.Image) -> None:
-        """Store a picture. Raises `RunFolderError` when the disk does not take it, or one of those before it."""
-        self._wait(_MOST_PENDING - 1)
+        """Store a picture. Raises `RunFolderError` when this or an earlier picture cannot be written."""
+        self._wait(_MAX_PENDING - 1)
         name = f"{len(self.files):06d}.png"
-        pixels = np.asarray(rgb)  # first: it decodes what is not decoded yet, which two threads must not do at once
-        # Run-length matching alone is quicker than deflate's search and, on filtered photographs, smaller too.
+        pixels = np.asarray(rgb)  # decodes lazily loaded pictures here, because two threads must not do so at once
+        # Run-length encoding is faster than deflate's match search and, on filtered photographs, smaller too.
         save = partial(rgb.save, self._part / name, compress_level=1, compress_type=zlib.Z_RLE)
         self._pending.append(self._writers.submit(save))
         self._hash.update(repr(pixels.shape).encode())
@@ -58,26 +58,26 @@ class FrameStore:
         self.files.append(name)
 
     def write_index(self, frames: FrameSet) -> None:
-        """End with `frames.json`. Raises `RunFolderError` when the disk does not take it, or a picture before it."""
+        """Write `frames.json` last. Raises `RunFolderError` when it or an earlier picture cannot be written."""
         self._wait(0)
         write_json(self._part / INDEX, FramesIndex.of(frames), indent=1)
 
-    def _wait(self, most: int) -> None:
-        """Until at most `most` pictures are still being written."""
-        while len(self._pending) > most:
+    def _wait(self, max_pending: int) -> None:
+        """Block until at most `max_pending` pictures are still being written."""
+        while len(self._pending) > max_pending:
             with explain_disk_errors(self._folder):
                 self._pending.popleft().result()
 
 
 @contextmanager
 def frame_store(folder: Path) -> Iterator[FrameStore]:
-    """A store that becomes `folder` when the block ends well, and vanishes when anything is raised in it.
+    """Yield a store that is renamed to `folder` on success and deleted when the block raises.
 
-    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when something else is in there.
+    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when `folder` holds anything else.
     """
     with explain_disk_errors(folder):
         _refuse_foreign(folder)
-    # Sizes of the files are checked before they are used again: waiting for the disk would only take time.
+    # No fsync: image sizes are checked before the frames are used again, so waiting for the disk buys nothing.
     with atomic_folder(folder, sync=False) as part, ThreadPoolExecutor(max_workers=2) as writers:
         yield FrameStore(part, folder, writers)
 
@@ -86,7 +86,7 @@ def frame_store(folder: Path) -> Iterator[FrameStore]:
 class FramesIndex:
     """Content of `frames.json`: a `FrameSet` without its folder, so that a run may be moved."""
 
-    # Another version may mean other things by the same keys.
+    # Another version may use the same keys with other meanings.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     version: int
@@ -115,15 +115,15 @@ class FramesIndex:
 
 
 def frame_set_from_folder(folder: Path) -> FrameSet:
-    """Reload a stored frame set without decoding anything.
+    """Load a stored frame set without decoding any image.
 
-    Raises `RunFolderError` when `folder` holds none, or images of it are gone.
+    Raises `RunFolderError` when `folder` holds no frame set, or images of it are missing.
     """
     try:
         frames = read_model(folder / INDEX, FramesIndex).frame_set(folder)
     except (RunFolderError, ValueError) as error:
         raise RunFolderError(f"{folder} holds no frames of ours; start the run again in an empty folder") from error
-    # Names come from a file that may have been tampered with: nothing outside of the folder is ever read.
+    # The index may have been tampered with: names that point outside the folder are refused.
     missing = [name for name in frames.files if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise RunFolderError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more frames; start the run again")

@@ -1,4 +1,4 @@
-"""Zip files of images, hostile until checked. Members are read into memory one at a time; nothing is ever extracted."""
+"""Zip files of images from untrusted sources. Members are read into memory one at a time, never extracted to disk."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from sfmttr.errors import ClipError
 
 CHUNK = 1 << 20
 MAX_MEMBER_BYTES = 512 << 20
-"""No single image is read beyond this, so that memory stays bounded."""
+"""Maximum size of one image, which bounds memory."""
 RATIO_CHECKED_FROM = 16 << 20
 MAX_RATIO = 200
-"""Photographs hardly shrink: a member beyond `RATIO_CHECKED_FROM` that unpacks to more times its size is a bomb."""
+"""Maximum compression ratio of members larger than `RATIO_CHECKED_FROM`. Photographs hardly compress, so a member
+above it is a zip bomb."""
 ENTRY_BYTES = 512
-"""More than one entry of the central directory needs, with a long name."""
+"""Upper bound on the size of one entry of the central directory, with a long name."""
 
 
 class UnreadableMemberError(ValueError):
-    """One member is damaged; the others may be fine."""
+    """Error of one damaged member; the others may be readable."""
 
 
 class Archive:
-    """A checked zip file. Raises `ClipError` on opening when anything about it is not as it should be."""
+    """Validated zip file. Raises `ClipError` on opening when it is damaged, too large or unsafe."""
 
     def __init__(self, path: Path, config: VideoConfig) -> None:
         self._name = path.name
@@ -47,7 +48,7 @@ class Archive:
         self._zip.close()
 
     def read(self, name: str) -> io.BytesIO:
-        """The bytes of a member. Limits count bytes really read, because headers may lie.
+        """Return the bytes of a member. Limits apply to the bytes read, because headers may be wrong.
 
         Raises `UnreadableMemberError` for a damaged member, `ClipError` when it is too large.
         """
@@ -89,7 +90,7 @@ class Archive:
             raise ClipError(f"{self._name} holds a link ({name}); pack the images themselves")
         if info.flag_bits & 0x1:
             raise ClipError(f"{self._name} is encrypted; pack the images without a password")
-        # Others (LZMA above all) let a few bytes ask for gigabytes of working memory.
+        # With other methods (LZMA above all), a few bytes can request gigabytes of working memory.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ClipError(f"{self._name} is packed in an unusual way; pack the images as an ordinary zip file")
 
@@ -99,9 +100,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _check_directory_size(path: Path, max_files: int) -> None:
-    """Refuse too many entries before `zipfile` makes an object of each.
+    """Refuse too many entries before `zipfile` allocates an object for each.
 
-    An archive of the newer format (zip64) is only needed beyond our limits; refusing it leaves one place to look at.
+    Zip64 archives are refused: the format is only needed beyond these limits, and without it one record gives the
+    number of entries.
     """
     too_many = ClipError(f"{path.name} holds more than {max_files} files; put fewer images in")
     try:
@@ -113,7 +115,7 @@ def _check_directory_size(path: Path, max_files: int) -> None:
         raise ClipError(f"{path.name} cannot be read ({error.strerror or error})") from error
     at = tail.rfind(b"PK\5\6")
     if at < 0:
-        return  # no directory at all: for `zipfile` to say
+        return  # no central directory: `zipfile` reports it
     entries = int.from_bytes(tail[at + 10 : at + 12], "little")
     directory_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
     if entries > max_files or directory_bytes > max_files * ENTRY_BYTES or tail[max(0, at - 20) : at][:4] == b"PK\6\7":
