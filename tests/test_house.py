@@ -22,6 +22,8 @@ HOMES = {
     "av": ("sfmttr.frames", "sfmttr.io.video_writer", "tools", "tests"),
     "pycolmap": ("sfmttr.sfm", "benchmarks", "tests"),
     "gradio": ("demo", "tests"),
+    "pydantic": ("sfmttr.io.json_files", "tests"),
+    "pydantic_core": ("sfmttr.io.json_files", "tests"),
     "onnx": ("export", "benchmarks", "tests"),
     "transformers": ("sfmttr.networks.huggingface", "benchmarks", "tests"),
 }
