@@ -9,7 +9,7 @@ __all__ = ["RunConfig", "SfmttrError", "load_refined", "refine_clip"]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used: torch takes seconds, and `--help` needs none of it."""
+    """Import a public name when it is first used: torch takes seconds to import, and `--help` does not need it."""
     if name == "refine_clip":
         from sfmttr.api import refine_clip
 

@@ -1,4 +1,4 @@
-"""What every test relies on: one thread, fixed seeds, a cache of its own; and small clips rendered once."""
+"""Fixtures of all tests: one thread, fixed seeds, a cache of its own; and small clips rendered once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def exported(exported_once: Exported) -> Iterator[Exported]:
-    """The same, and its network is one like any other."""
+    """`exported_once`, with its network registered again."""
     from tests.support.exported import register_again
 
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -22,9 +23,19 @@ HOMES = {
     "av": ("sfmttr.frames", "sfmttr.io.video_writer", "tools", "tests"),
     "pycolmap": ("sfmttr.sfm", "benchmarks", "tests"),
     "gradio": ("demo", "tests"),
+    "pydantic": ("sfmttr.io.json_files", "tests"),
+    "pydantic_core": ("sfmttr.io.json_files", "tests"),
     "onnx": ("export", "benchmarks", "tests"),
     "transformers": ("sfmttr.networks.huggingface", "benchmarks", "tests"),
 }
+
+# Docstrings and strings under fields begin with a verb or a noun.
+RIDDLES = re.compile(r"(Of|What|The same|How|Whether)\b")
+# Packages whose prose has not been rewritten yet; remove one when it passes.
+NOT_YET = (
+    *("benchmarks", "demo", "export", "tests"),
+    *(f"sfmttr.{name}" for name in ("evaluation", "frames", "io", "networks", "run", "sfm", "types", "viz")),
+)
 
 
 @cache
@@ -90,5 +101,26 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
         for other, line in imports(name)
         if other.split(".")[0] in HOMES
         and not f"{name}.".startswith(tuple(f"{h}." for h in HOMES[other.split(".")[0]]))
+    ]
+    assert wrong == []
+
+
+def strings(name: str) -> Iterator[tuple[str, int]]:
+    """Docstrings and the strings under constants and fields of a module, and the line."""
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            match statement:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    yield text.strip(), statement.lineno
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    wrong = [
+        f"{modules()[name].relative_to(ROOT)}:{line}: {text[:60]}"
+        for name in modules()
+        if not f"{name}.".startswith(tuple(f"{prefix}." for prefix in NOT_YET))
+        for text, line in strings(name)
+        if RIDDLES.match(text)
     ]
     assert wrong == []

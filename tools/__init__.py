@@ -1,1 +1,1 @@
-"""What makes the bundled clips and the bundled network; nothing in `sfmttr` imports it."""
+"""Tools that make the bundled clips and the bundled network; nothing in `sfmttr` imports them."""

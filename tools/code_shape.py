@@ -41,7 +41,8 @@ def summary(lengths: Iterable[int]) -> str:
 def main() -> None:
     """Print one row per package."""
     print(f"{'package':<24}{'files':>6}{'lines':>8}   {'file: median/p90/max':<22}{'function: median/p90/max':<26}")
-    for folder in map(Path, sys.argv[1:] or [ROOT / name for name in FOLDERS]):
+    given = [Path(argument) for argument in sys.argv[1:]]
+    for folder in given or [ROOT / name for name in FOLDERS]:
         for package in packages(folder):
             sources = [path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))]
             files = [len(source.splitlines()) for source in sources]

@@ -159,7 +159,7 @@ def _line(records: list[StepRecord], check: dict[str, Any]) -> str:
 
 
 def facts_of(training: Training, library: Library, options: argparse.Namespace) -> dict[str, Any]:
-    """What the model card says of data and training."""
+    """Return the facts about data and training that the model card states."""
     kinds = sorted({kind_of(scene) for scene in library.train})
     counts = {kind: [s for s in library.train if kind_of(s) == kind] for kind in kinds}
     data = ", ".join(f"{len(s)} {kind} scenes with {sum(map(len, s))} views" for kind, s in counts.items())

@@ -1,4 +1,4 @@
-"""What the command line shows: progress bars while it works, tables at the end."""
+"""Console output of the commands: progress bars, and tables at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sfmttr.types import Progress as StageProgress
 
 
 class Bars:
-    """Turns progress of stages into one bar each."""
+    """Progress bars, one per stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -50,7 +50,7 @@ def _label_of(stage: str) -> str:
 
 @contextmanager
 def progress_bars() -> Iterator[Bars]:
-    """Progress bars on standard error, so that standard output holds results only; none where nobody would see them."""
+    """Show progress bars on standard error, so that standard output holds results only; none outside a terminal."""
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=30),
@@ -65,7 +65,7 @@ def progress_bars() -> Iterator[Bars]:
 
 
 def print_summary(result: RunResult) -> None:
-    """The tables at the end of `refine`."""
+    """Print the tables at the end of `refine`."""
     console = Console()
     _print_sfm(console, result)
     _print_refinement(console, result)
@@ -114,7 +114,7 @@ def _print_refinement(console: Console, result: RunResult) -> None:
 
 
 def print_comparison(console: Console, title: str, comparison: Comparison) -> None:
-    """Overall errors of every column, then AbsRel by distance."""
+    """Print the overall errors of every column, then AbsRel by distance."""
     table = Table(title=f"{title} ({comparison.unit})", caption=comparison.protocol, title_justify="left")
     table.add_column("")
     for measure in MEASURES:

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = kitti_config(options)
     with console.progress_bars() as bars:
-        table = experiment.reproduce(config, bars.on_progress)
+        table = experiment.run_experiment(config, bars.on_progress)
     print(table.text(), end="")
     print(f"Written to {config.out}")
     return 0

@@ -1,4 +1,4 @@
-"""Kind and header information of a clip, before it is decoded."""
+"""Kind and properties of a clip, before its frames are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfmttr.types import HW
 
 
 class ClipKind(StrEnum):
-    """Kind of clip on disk."""
+    """Form of a clip on disk."""
 
     VIDEO = "video"
     FOLDER = "folder"
@@ -20,23 +20,23 @@ class ClipKind(StrEnum):
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """Header information of a clip."""
+    """Properties of a clip, from its header and first frame."""
 
     kind: ClipKind
     duration_s: float | None
-    """None for images, and for videos whose header has no duration."""
+    """Duration in seconds; None for images, and for videos whose header does not give it."""
     hw: HW
-    """Upright size in the source's pixels."""
+    """Upright size in pixels of the source, (height, width)."""
     frames: int | None
-    """Number of frames or images; None when the header does not say."""
+    """Number of frames or images in the source; None when the header does not give it."""
     frames_to_use: int
-    """Maximum number of frames that will be kept (blurred neighbors and near-duplicates are dropped)."""
+    """Upper bound on the number of frames kept; blurred frames and near-duplicates are dropped."""
     codec: str
     """Codec of a video, e.g. "h264"; "images" otherwise."""
 
 
 def kind_of(clip: Path) -> ClipKind:
-    """Return the kind of `clip`. Raises `ClipError` when it is missing, unreadable or empty."""
+    """Return the kind of `clip`, by its content. Raises `ClipError` when it is missing, unreadable or empty."""
     try:
         if clip.is_dir():
             return ClipKind.FOLDER

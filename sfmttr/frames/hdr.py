@@ -1,4 +1,4 @@
-"""Tone mapping of high dynamic range video (the default of many phones) to sRGB, in numpy."""
+"""Conversion of high dynamic range video (the default of many phones) to 8-bit sRGB, in numpy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 SMPTE2084_PQ = 16
 ARIB_STD_B67_HLG = 18
-"""FFmpeg's numbers for the transfer characteristics."""
+"""FFmpeg's identifiers of the transfer characteristics."""
 REFERENCE_WHITE_NITS = 203.0
-"""Reference white (ITU-R BT.2408): maps to 1; highlights above it are rolled off."""
+"""Reference white of graphics and scenes (ITU-R BT.2408): maps to 1; highlights above it are rolled off."""
 HLG_REFERENCE_WHITE = 0.265
-"""Reference white in scene light of hybrid log-gamma, for a peak of 1."""
+"""The same reference white in hybrid log-gamma scene light, relative to a peak of 1."""
 KNEE = 0.8
 BT709_FROM_BT2020 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], dtype=np.float32
@@ -21,7 +21,7 @@ BT709_FROM_BT2020 = np.array(
 
 
 def srgb_from_hdr(rgb: np.ndarray, transfer: int) -> np.ndarray:
-    """Convert (H, W, 3) uint16 BT.2020 code values with `transfer` (one of the two above) to (H, W, 3) uint8 sRGB."""
+    """Convert BT.2020 code values, (H, W, 3) uint16, to sRGB, (H, W, 3) uint8; `transfer` is PQ or HLG."""
     light = _light_table(transfer)[rgb >> 4] @ BT709_FROM_BT2020.T
     levels = (_roll_off_highlights(light) * (len(_srgb_table()) - 1) + 0.5).astype(np.uint16)
     return _srgb_table()[levels]
@@ -36,7 +36,7 @@ def _roll_off_highlights(light: np.ndarray) -> np.ndarray:
 
 @cache
 def _light_table(transfer: int) -> np.ndarray:
-    """Return (4096,) float32 linear light of 12-bit code values; reference white is 1."""
+    """Return linear light (reference white 1) by 12-bit code value, (4096,) float32."""
     linear: dict[int, Callable[[np.ndarray], np.ndarray]] = {SMPTE2084_PQ: _pq_light, ARIB_STD_B67_HLG: _hlg_light}
     return linear[transfer](np.linspace(0, 1, 4096)).astype(np.float32)
 
@@ -56,7 +56,7 @@ def _pq_light(code: np.ndarray) -> np.ndarray:
 
 @cache
 def _srgb_table() -> np.ndarray:
-    """Return (4096,) uint8 sRGB code values of linear light from 0 to 1."""
+    """Return the sRGB code values of linear light from 0 to 1, (4096,) uint8."""
     light = np.linspace(0, 1, 4096)
     code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return np.round(255 * code).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Load a video, a folder or a zip of images as a `FrameSet`: a limited number of frames, evenly in time, on disk.
+"""Load a video, a folder or a zip file of images as a `FrameSet`: a limited number of frames, evenly spaced in time.
 
-`video` decodes videos, `images` and `zip_archive` read pictures, `selection` decides which frames are kept, and `store`
-writes them.
+`video` decodes videos, `images` and `zip_archive` read pictures, `selection` chooses the frames to keep, `store` writes
+them atomically.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["IMAGE_SUFFIXES", "ClipInfo", "ClipKind", "frame_set_from_folder", "l
 
 
 def probe(clip: Path, config: VideoConfig) -> ClipInfo:
-    """Read a clip's header and first picture. Raises `ClipError` when it cannot be used."""
+    """Return a clip's properties from its header and first frame. Raises `ClipError` when the clip cannot be used."""
     kind = kind_of(clip)
     if kind is ClipKind.VIDEO:
         return probe_video(clip, config)
@@ -35,10 +35,11 @@ def probe(clip: Path, config: VideoConfig) -> ClipInfo:
 
 
 def load_frames(clip: Path, config: VideoConfig, folder: Path, on_progress: OnProgress = ignore_progress) -> FrameSet:
-    """Select frames of a clip and store them in `folder`, which is written atomically.
+    """Select frames of a clip and store them in `folder`, which appears only on success.
 
-    Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that do not fit this kind of clip,
-    `RunFolderError` when `folder` cannot be written, and anything that `on_progress` raises.
+    Raises `ClipError` for a clip that cannot be used, `ConfigError` for settings that are invalid in themselves or for
+    this kind of clip, and `RunFolderError` when `folder` cannot be written. Exceptions of `on_progress` pass through.
+    On any error nothing is left on disk.
     """
     kind = kind_of(clip)
     _check_settings(config, kind)

@@ -1,4 +1,4 @@
-"""Frames on disk: lossless PNGs and a `frames.json`, written atomically."""
+"""Frames on disk: lossless PNG files and a `frames.json`, written atomically."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sfmttr.types import HW, FrameSet, SkippedFrame
 
 INDEX = "frames.json"
 VERSION = 1
-_MOST_PENDING = 4
-"""Maximum number of pictures in memory that wait to be written."""
+_MAX_PENDING = 4
+"""Maximum number of pictures held in memory until they are written."""
 
 
 class FrameStore:
-    """Writes frames one after the other into a temporary folder that `frame_store` manages.
+    """Writer of frames, one after the other; `frame_store` publishes or discards the result.
 
-    Compressing a picture takes longer than decoding it, so `writers` compress a few in parallel.
+    Compressing a picture takes longer than decoding it, so the executor `writers` compresses a few in parallel.
     """
 
     def __init__(self, part: Path, folder: Path, writers: Executor) -> None:
-        """Write into `part`, which will become `folder` (named in messages)."""
+        """Write into `part`, the temporary folder that is renamed to `folder`; `folder` appears in error messages."""
         self._part, self._folder, self._writers = part, folder, writers
         self._hash = hashlib.sha256()
         self._pending: deque[Future[None]] = deque()
@@ -42,15 +42,15 @@ class FrameStore:
 
     @property
     def content_hash(self) -> str:
-        """Return the sha256 over sizes and pixels of the frames added so far."""
+        """SHA-256 over sizes and pixels of the frames added so far."""
         return self._hash.hexdigest()
 
     def add(self, rgb: Image.Image) -> None:
-        """Store a picture. Raises `RunFolderError` when it, or an earlier one, cannot be written."""
-        self._wait(_MOST_PENDING - 1)
+        """Store a picture. Raises `RunFolderError` when this or an earlier picture cannot be written."""
+        self._wait(_MAX_PENDING - 1)
         name = f"{len(self.files):06d}.png"
-        pixels = np.asarray(rgb)  # first: lazy decoding must not happen in two threads at once
-        # Run-length encoding is faster than deflate's search, and smaller on filtered photographs.
+        pixels = np.asarray(rgb)  # decodes lazily loaded pictures here, because two threads must not do so at once
+        # Run-length encoding is faster than deflate's match search and, on filtered photographs, smaller too.
         save = partial(rgb.save, self._part / name, compress_level=1, compress_type=zlib.Z_RLE)
         self._pending.append(self._writers.submit(save))
         self._hash.update(repr(pixels.shape).encode())
@@ -58,26 +58,26 @@ class FrameStore:
         self.files.append(name)
 
     def write_index(self, frames: FrameSet) -> None:
-        """Write `frames.json` last. Raises `RunFolderError` when it, or an earlier picture, cannot be written."""
+        """Write `frames.json` last. Raises `RunFolderError` when it or an earlier picture cannot be written."""
         self._wait(0)
         write_json(self._part / INDEX, FramesIndex.of(frames), indent=1)
 
-    def _wait(self, most: int) -> None:
-        """Wait until at most `most` pictures are still being written."""
-        while len(self._pending) > most:
+    def _wait(self, max_pending: int) -> None:
+        """Block until at most `max_pending` pictures are still being written."""
+        while len(self._pending) > max_pending:
             with explain_disk_errors(self._folder):
                 self._pending.popleft().result()
 
 
 @contextmanager
 def frame_store(folder: Path) -> Iterator[FrameStore]:
-    """Yield a store that becomes `folder` when the block succeeds and is deleted when it raises.
+    """Yield a store that is renamed to `folder` on success and deleted when the block raises.
 
-    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when `folder` contains anything else.
+    An earlier frame set in `folder` is replaced. Raises `RunFolderError` when `folder` holds anything else.
     """
     with explain_disk_errors(folder):
         _refuse_foreign(folder)
-    # No fsync: file sizes are checked before the frames are used again.
+    # No fsync: image sizes are checked before the frames are used again, so waiting for the disk buys nothing.
     with atomic_folder(folder, sync=False) as part, ThreadPoolExecutor(max_workers=2) as writers:
         yield FrameStore(part, folder, writers)
 
@@ -86,7 +86,7 @@ def frame_store(folder: Path) -> Iterator[FrameStore]:
 class FramesIndex:
     """Content of `frames.json`: a `FrameSet` without its folder, so that a run folder can be moved."""
 
-    # Another version may use the same keys with another meaning.
+    # Another version may use the same keys with other meanings.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     version: int
@@ -115,15 +115,15 @@ class FramesIndex:
 
 
 def frame_set_from_folder(folder: Path) -> FrameSet:
-    """Reload a stored frame set without decoding anything.
+    """Load a stored frame set without decoding any image.
 
-    Raises `RunFolderError` when `folder` holds none, or images of it are gone.
+    Raises `RunFolderError` when `folder` holds no frame set, or images of it are missing.
     """
     try:
         frames = read_model(folder / INDEX, FramesIndex).frame_set(folder)
     except (RunFolderError, ValueError) as error:
         raise RunFolderError(f"{folder} holds no frames of ours; start the run again in an empty folder") from error
-    # Names come from a file that may have been tampered with: never read outside the folder.
+    # The index may have been tampered with: names that point outside the folder are refused.
     missing = [name for name in frames.files if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise RunFolderError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more frames; start the run again")

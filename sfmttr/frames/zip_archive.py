@@ -1,4 +1,4 @@
-"""Zip files of images, hostile until checked. Members are read into memory one at a time; nothing is extracted."""
+"""Zip files of images from untrusted sources. Members are read into memory one at a time, never extracted to disk."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ MAX_MEMBER_BYTES = 512 << 20
 RATIO_CHECKED_FROM = 16 << 20
 # Photographs hardly compress, so a large member with a high ratio is a zip bomb.
 MAX_RATIO = 200
-"""Maximum compression ratio of members larger than `RATIO_CHECKED_FROM` bytes."""
+"""Maximum compression ratio of members larger than `RATIO_CHECKED_FROM`. Photographs hardly compress, so a member
+above it is a zip bomb."""
 ENTRY_BYTES = 512
-"""Upper bound of one entry of the central directory, with a long name."""
+"""Upper bound on the size of one entry of the central directory, with a long name."""
 
 
 class UnreadableMemberError(ValueError):
-    """One member is damaged; the others may be fine."""
+    """Error of one damaged member; the others may be readable."""
 
 
 class Archive:
-    """A checked zip file. Raises `ClipError` on opening when it is malformed, encrypted, or unsafe."""
+    """Validated zip file. Raises `ClipError` on opening when it is damaged, too large or unsafe."""
 
     def __init__(self, path: Path, config: VideoConfig) -> None:
         self._name = path.name
@@ -48,7 +49,7 @@ class Archive:
         self._zip.close()
 
     def read(self, name: str) -> io.BytesIO:
-        """Return the bytes of a member. Limits count the bytes read, because headers may lie.
+        """Return the bytes of a member. Limits apply to the bytes read, because headers may be wrong.
 
         Raises `UnreadableMemberError` for a damaged member, `ClipError` when it is too large.
         """
@@ -90,7 +91,7 @@ class Archive:
             raise ClipError(f"{self._name} holds a link ({name}); pack the images themselves")
         if info.flag_bits & 0x1:
             raise ClipError(f"{self._name} is encrypted; pack the images without a password")
-        # With other methods (above all LZMA) a few bytes can demand gigabytes of working memory.
+        # With other methods (LZMA above all), a few bytes can request gigabytes of working memory.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ClipError(f"{self._name} is packed in an unusual way; pack the images as an ordinary zip file")
 
@@ -100,9 +101,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _check_directory_size(path: Path, max_files: int) -> None:
-    """Refuse too many entries before `zipfile` creates an object for each.
+    """Refuse too many entries before `zipfile` allocates an object for each.
 
-    Zip64 archives are only needed beyond our limits, so they are refused as well.
+    Zip64 archives are refused: the format is only needed beyond these limits, and without it one record gives the
+    number of entries.
     """
     too_many = ClipError(f"{path.name} holds more than {max_files} files; put fewer images in")
     try:
@@ -114,7 +116,7 @@ def _check_directory_size(path: Path, max_files: int) -> None:
         raise ClipError(f"{path.name} cannot be read ({error.strerror or error})") from error
     at = tail.rfind(b"PK\5\6")
     if at < 0:
-        return  # no directory at all: `zipfile` reports it
+        return  # no central directory: `zipfile` reports it
     entries = int.from_bytes(tail[at + 10 : at + 12], "little")
     directory_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
     if entries > max_files or directory_bytes > max_files * ENTRY_BYTES or tail[max(0, at - 20) : at][:4] == b"PK\6\7":

@@ -1,4 +1,4 @@
-"""Every setting and its default, once. Command line, page and tests read them from here."""
+"""Settings of the paper's experiment on KITTI, with their defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfmttr.errors import ConfigError
 
 
 class KittiSplit(StrEnum):
-    """Which frames of KITTI's drives are scored."""
+    """Frames of KITTI's drives that are evaluated."""
 
     EIGEN = "eigen"
     ALL = "all"
@@ -19,42 +19,42 @@ class KittiSplit(StrEnum):
 
 
 class Setting(StrEnum):
-    """How a drive becomes a refined network (`reproduce`)."""
+    """Training frames and preset of a refinement; see `sfmttr.kitti.experiment`."""
 
     PAPER = "paper"
     OURS = "ours"
 
 
 NONE, ALIGNED = "none", "aligned"
-"""What may be scored beside refinements: the network as it is, and with its best scale."""
+"""Columns without a refinement: the original network, and the original network with its aligned scale."""
 SCORED = (NONE, ALIGNED, *map(str, (Objective.PHOTOMETRIC, Objective.SFM, Objective.BOTH)))
 
 
 @dataclass(frozen=True)
 class KittiConfig:
-    """`evaluate kitti`."""
+    """Settings of `evaluate kitti`."""
 
     raw: Path
     depth: Path
-    """Folder of the annotated depth maps."""
+    """Folder of the annotated depth maps, with train/ and val/."""
     out: Path = Path("results/kitti")
     split: KittiSplit = KittiSplit.EIGEN
     networks: tuple[str, ...] = ("adabins", "manydepth", "cadepth", "diffnet")
     objectives: tuple[str, ...] = SCORED[:-1]
     settings: tuple[Setting, ...] = (Setting.PAPER,)
     sequences: tuple[str, ...] = ()
-    """Drives; none: all that are there."""
+    """Drives, by name or number; empty: all that are found."""
     models: Path | None = None
-    """Folder with a COLMAP model for each drive, `DRIVE/` or `DRIVE/sparse/`, instead of a reconstruction."""
+    """Folder with a COLMAP model per drive, `DRIVE/` or `DRIVE/sparse/`, used instead of a reconstruction."""
     clip_frames: int = 200
-    """A drive of at most so many frames is a clip as it is; of a longer one, this many make up setting "ours"."""
+    """Maximum number of frames in setting "ours"; a longer drive is subsampled."""
     steps: int | None = None
-    """Instead of the presets' numbers."""
+    """Refinement steps; None: set by the preset."""
     weights_dir: Path | None = None
     device: str = "auto"
     seed: int = 0
+    # Drives are long: one has 4544 frames.
     sfm: SfmConfig = SfmConfig(time_limit_s=24 * 3600.0)  # noqa: RUF009 - frozen
-    """Drives are long: one of 4544 frames is among them."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.objectives if name not in SCORED]

@@ -1,4 +1,4 @@
-"""KITTI as it is published: the raw drives, the depth annotation, and the frames of the Eigen split.
+"""KITTI as published: raw drives, annotated depth, and the frames of the Eigen split.
 
 RAW/2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000006.png   (or .jpg)
 DEPTH/{train,val}/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000006.png
@@ -21,7 +21,7 @@ from sfmttr.kitti.config import KittiSplit
 from sfmttr.types import FrameSet
 
 DEPTH_SCALE = 256.0
-"""metres = value / 256"""
+"""Depth in meters = value / 256."""
 FRAMES_A_SECOND = 10.0
 EIGEN = {
     "2011_09_26_drive_0002_sync": "6-63/3 69",
@@ -58,7 +58,7 @@ EIGEN = {
 
 
 def eigen_numbers(drive: str) -> tuple[int, ...]:
-    """The frames of the Eigen split in a drive; none in a drive that is not in it."""
+    """Return the frame numbers of the Eigen split in a drive; empty for a drive outside the split."""
     numbers: list[int] = []
     for part in EIGEN.get(drive, "").split():
         ends, _, step = part.partition("/")
@@ -68,37 +68,38 @@ def eigen_numbers(drive: str) -> tuple[int, ...]:
 
 
 def frame_name(number: int) -> str:
-    """As the files are called, without suffix."""
+    """Return the file name of a frame, without suffix."""
     return f"{number:010d}"
 
 
 @dataclass(frozen=True)
 class Drive:
-    """One drive: its pictures, and the truth that there is of them."""
+    """Images of one drive and their ground truth."""
 
     name: str
     folder: Path
-    """Of the left colour camera's pictures."""
+    """Folder of the images of the left color camera."""
     files: tuple[str, ...]
-    """In it, in order."""
-    truth: Path | None
+    """Image files, in order."""
+    ground_truth_folder: Path | None
     """Folder of the annotated depth maps."""
-    scored: tuple[str, ...]
-    """Names of the frames that are in the split and have truth."""
+    evaluated: tuple[str, ...]
+    """Names of the frames that are in the split and have ground truth."""
 
     @property
     def names(self) -> tuple[str, ...]:
+        """File names without suffix."""
         return tuple(Path(file).stem for file in self.files)
 
     def frames(self) -> FrameSet:
-        """All of the drive, where it lies: nothing is copied. Raises `ClipError` when there are no pictures."""
+        """Return all frames of the drive in place, without a copy. Raises `ClipError` if there are no images."""
         if not self.files:
-            raise ClipError(f"{self.folder} holds no pictures; unzip the drive's synced and rectified data again.")
+            raise ClipError(f"{self.folder} holds no images; unzip the drive's synced and rectified data again.")
         try:
             with Image.open(self.folder / self.files[0]) as image:
                 hw = (image.height, image.width)
         except (OSError, UnidentifiedImageError) as error:
-            raise ClipError(f"{self.folder / self.files[0]} cannot be read as a picture ({error}).") from error
+            raise ClipError(f"{self.folder / self.files[0]} cannot be read as an image ({error}).") from error
         numbers = tuple(range(len(self.files)))
         times = tuple(i / FRAMES_A_SECOND for i in numbers)
         digest = hashlib.sha256()
@@ -119,56 +120,56 @@ class Drive:
         )
 
     def ground_truth(self, frames: FrameSet) -> GroundTruth:
-        """Of the scored ones among `frames`."""
-        assert self.truth is not None, "frames are scored where there is truth"
-        wanted = set(self.scored)
-        files = {i: self.truth / f"{name}.png" for i, name in enumerate(frames.names) if name in wanted}
+        """Return the ground truth of the evaluated frames among `frames`."""
+        assert self.ground_truth_folder is not None, "evaluated frames have ground truth"
+        wanted = set(self.evaluated)
+        files = {i: self.ground_truth_folder / f"{name}.png" for i, name in enumerate(frames.names) if name in wanted}
         return GroundTruth(files, DEPTH_SCALE)
 
 
 def find_drives(raw: Path, depth: Path, split: KittiSplit, sequences: Sequence[str] = ()) -> list[Drive]:
-    """The drives below `raw` that have frames to score, or those of `sequences` (whole names, or "0002").
+    """Return the drives below `raw` that have frames to evaluate, or those of `sequences` (full names, or "0002").
 
-    Raises `ClipError` when a folder is missing or a sequence is not there, `GroundTruthError` when nothing has truth.
+    Raises `ClipError` if a folder or a sequence is missing, `GroundTruthError` if no frame has ground truth.
     """
-    for folder, what in ((raw, "KITTI's raw data"), (depth, "KITTI's annotated depth maps")):
+    for folder, title in ((raw, "KITTI's raw data"), (depth, "KITTI's annotated depth maps")):
         if not folder.is_dir():
-            raise ClipError(f"There is no folder {folder}: give the one that {what} were unzipped into.")
-    there = {path.parents[1].name: path for path in sorted(raw.glob("*/*_sync/image_02/data"))}
-    if not there:
+            raise ClipError(f"There is no folder {folder}: give the one that {title} were unzipped into.")
+    found = {path.parents[1].name: path for path in sorted(raw.glob("*/*_sync/image_02/data"))}
+    if not found:
         raise ClipError(f"{raw} holds no drives: expected {raw}/DATE/DATE_drive_NNNN_sync/image_02/data.")
-    wanted = [name for given in sequences for name in _matching(given, there)] or [
-        name for name in there if split is KittiSplit.ALL or name in EIGEN
+    wanted = [name for given in sequences for name in _matching(given, found)] or [
+        name for name in found if split is KittiSplit.ALL or name in EIGEN
     ]
-    drives = [_drive(name, there[name], depth, split) for name in dict.fromkeys(wanted)]
-    scored = [drive for drive in drives if drive.scored]
-    if not scored:
+    drives = [_drive(name, found[name], depth, split) for name in dict.fromkeys(wanted)]
+    evaluated = [drive for drive in drives if drive.evaluated]
+    if not evaluated:
         raise GroundTruthError(
-            f"No frame of the split {split} has both a picture in {raw} and a depth map in {depth} "
+            f"No frame of the split {split} has both an image in {raw} and a depth map in {depth} "
             "(expected {train,val}/DRIVE/proj_depth/groundtruth/image_02/NNNNNNNNNN.png)."
         )
-    return scored
+    return evaluated
 
 
 def missing_drives(drives: Iterable[Drive]) -> tuple[str, ...]:
-    """Drives of the Eigen split that are not among those given."""
-    here = {drive.name for drive in drives}
-    return tuple(name for name in EIGEN if name not in here)
+    """Return the drives of the Eigen split that are not among `drives`."""
+    available = {drive.name for drive in drives}
+    return tuple(name for name in EIGEN if name not in available)
 
 
-def _matching(given: str, there: dict[str, Path]) -> list[str]:
-    found = [name for name in there if name == given or f"_drive_{given}_" in name]
+def _matching(given: str, available: dict[str, Path]) -> list[str]:
+    found = [name for name in available if name == given or f"_drive_{given}_" in name]
     if not found:
-        some = ", ".join(list(there)[:5]) + " ..." * (len(there) > 5)
-        raise ClipError(f"There is no drive {given!r}; there are {some}.")
+        some = ", ".join(list(available)[:5]) + " ..." * (len(available) > 5)
+        raise ClipError(f"There is no drive {given!r}; available: {some}.")
     return found
 
 
 def _drive(name: str, folder: Path, depth: Path, split: KittiSplit) -> Drive:
     files = tuple(sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg")))
-    places = (depth / part / name / "proj_depth" / "groundtruth" / "image_02" for part in ("val", "train"))
-    truth = next((place for place in places if place.is_dir()), None)
-    known = {path.stem for path in truth.glob("*.png")} if truth else set()
+    folders = (depth / part / name / "proj_depth" / "groundtruth" / "image_02" for part in ("val", "train"))
+    ground_truth = next((path for path in folders if path.is_dir()), None)
+    known = {path.stem for path in ground_truth.glob("*.png")} if ground_truth else set()
     listed = {frame_name(number) for number in eigen_numbers(name)} if split is KittiSplit.EIGEN else known
-    scored = tuple(Path(file).stem for file in files if Path(file).stem in known & listed)
-    return Drive(name, folder, files, truth, scored)
+    evaluated = tuple(Path(file).stem for file in files if Path(file).stem in known & listed)
+    return Drive(name, folder, files, ground_truth, evaluated)

@@ -1,11 +1,11 @@
 """`evaluate kitti`: the paper's experiment on KITTI's drives, from raw folders to its table.
 
-For each drive: structure-from-motion, then for each network what it says, and for each objective a refinement, each of
-them an ordinary run in a folder of its own, so that whatever was interrupted goes on where it was.
+For each drive: structure-from-motion, then the prediction of each network and a refinement for each objective. Every
+refinement is an ordinary run in its own folder, so that an interrupted experiment resumes.
 
-Setting "paper": one reconstruction of the whole drive; preset `paper`; learnt from are the listed frames, with the
-frames beside them as neighbours and source views; no trust gate. Setting "ours": preset `default` on the frames of the
-drive as a clip, with the gate. A drive that has no reconstruction, or none that is trusted, is scored as it was.
+Setting "paper": one reconstruction of the whole drive; preset `paper`; training on the evaluated frames, with the
+adjacent frames as source views; no trust gate. Setting "ours": preset `default` on the drive as an ordinary clip, with
+the trust gate. A drive without a trusted reconstruction is evaluated with the original network.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from sfmttr.types import DepthKind, FrameSet, NoModel, OnProgress, Progress, ign
 from sfmttr.utils.device import choose_compute
 
 TABLE = "table"
-"""Stem of the files that are written: `table.txt`, `table.csv`, `table.json`."""
+"""Stem of the output files: `table.txt`, `table.csv`, `table.json`."""
 
 
 _PRESETS = {Setting.PAPER: Preset.PAPER, Setting.OURS: Preset.DEFAULT}
-_AS_IT_IS = VideoConfig(max_frames=1_000_000, duplicate_threshold=0.0)
-"""Every picture that is there."""
+# No frame is dropped.
+_ALL_FRAMES = VideoConfig(max_frames=1_000_000, duplicate_threshold=0.0)
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """One network, refined in one way, on one drive."""
+    """Errors of one network with one objective on one drive."""
 
     drive: str
     frames: tuple[DepthMetrics, ...]
@@ -60,18 +60,18 @@ class _Scores:
     refined: bool
 
 
-def reproduce(config: KittiConfig, on_progress: OnProgress = ignore_progress) -> PaperTable:
+def run_experiment(config: KittiConfig, on_progress: OnProgress = ignore_progress) -> PaperTable:
     """Run what is missing, and write the table into `config.out` after every drive.
 
-    Raises subclasses of `SfmttrError`; the same call goes on where it was.
+    Raises subclasses of `SfmttrError`. Calling it again resumes.
     """
     drives = find_drives(config.raw, config.depth, config.split, config.sequences)
-    # What is missing is said now, not after hours.
+    # Loaded first, so that missing weights are reported now and not after hours.
     kinds = {name: networks.load(name, config.weights_dir, on_progress).info.kind for name in config.networks}
     scores: dict[tuple[str, str, str, str], list[_Scores]] = {}
     for done, drive in enumerate(drives, start=1):
         on_progress(Progress("drives", done - 1, len(drives), drive.name))
-        for key, found in _Experiment(config, drive, kinds, on_progress).scores():
+        for key, found in _DriveExperiment(config, drive, kinds, on_progress).scores():
             scores.setdefault(key, []).append(found)
         table = _table(config, scores, missing_drives(drives))
         write_table(table, config.out)
@@ -80,7 +80,7 @@ def reproduce(config: KittiConfig, on_progress: OnProgress = ignore_progress) ->
 
 
 def write_table(table: PaperTable, folder: Path) -> None:
-    """`table.txt`, `table.csv` and `table.json`, each atomically."""
+    """Write `table.txt`, `table.csv` and `table.json`, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in (("txt", table.text()), ("csv", table.csv())):
         with atomic_file(folder / f"{TABLE}.{suffix}") as part:
@@ -109,17 +109,17 @@ def _table(
             )
         )
     rules = protocol(ProtocolName.KITTI)
-    said = rules.describe().replace("per-frame median scaling", "scaling by frame as named")
-    return PaperTable(tuple(rows), said, str(config.split), missing)
+    description = rules.describe().replace("per-frame median scaling", "scaling by frame as named")
+    return PaperTable(tuple(rows), description, str(config.split), missing)
 
 
 def _joined(parts: Sequence[DistanceErrors]) -> DistanceErrors:
-    """One range of distances, over several frames or drives."""
+    """Pool one range of distances over several frames or drives."""
     return DistanceErrors(parts[0].near, parts[0].far, pool(part.metrics for part in parts))
 
 
-class _Experiment:
-    """One drive."""
+class _DriveExperiment:
+    """All runs on one drive."""
 
     def __init__(
         self, config: KittiConfig, drive: Drive, kinds: Mapping[str, DepthKind], on_progress: OnProgress
@@ -128,7 +128,7 @@ class _Experiment:
         self._folder = config.out / drive.name
 
     def scores(self) -> Iterator[tuple[tuple[str, str, str, str], _Scores]]:
-        """By network, objective, setting and scaling."""
+        """Yield (network, objective, setting, scaling) and its scores."""
         for network in self._config.networks:
             for objective in self._config.objectives:
                 settings = [""] if objective == NONE else list(map(str, self._config.settings))
@@ -144,7 +144,7 @@ class _Experiment:
     # ---------------------------------------------------------------------------------- depth
 
     def _maps(self, network: str, objective: str, setting: str) -> tuple[FrameSet, np.ndarray, bool]:
-        """Frames, their depth, and whether that is what was asked for, not the unrefined network's."""
+        """Return the frames, their depth maps, and False if the original network stands in for a refinement."""
         if objective == NONE:
             frames = self._frames(Setting.PAPER)
             return frames, self._unrefined(network, frames), True
@@ -161,7 +161,7 @@ class _Experiment:
         return frames, depth_maps.read_maps(run / "depth" / f"{Column.AFTER}.npz"), True
 
     def _unrefined(self, name: str, frames: FrameSet) -> np.ndarray:
-        """The network's depth of the frames, kept; of disparity, what it is without a shift."""
+        """Return the original network's depth, stored once; disparity is converted without a shift."""
         network = networks.load(name, self._config.weights_dir, self._on_progress)
         key = cache_key(frames.content_hash, [name, weights_hash(network)])
         path = self._folder / "unrefined" / f"{as_file_name(name)}-{key[:16]}.npz"
@@ -175,13 +175,13 @@ class _Experiment:
         return depth_maps.read_maps(path)
 
     def _run(self, network: str, objective: str, setting: Setting) -> Path | None:
-        """The folder of a finished run; None when the drive has no reconstruction."""
+        """Return the folder of a finished run; None if the drive has no reconstruction."""
         config = self._config
         clip, whole = self._clip(setting), setting is Setting.OURS and self._is_a_clip
         model = None if whole else self._model()
         if not whole and model is None:
             return None
-        # Scale alone takes a run whose one step nobody looks at.
+        # The aligned scale is a by-product of any run: one step suffices.
         minimised, steps = (Objective.SFM, 1) if objective == ALIGNED else (Objective(objective), config.steps)
         out = self._folder / f"{as_file_name(network)}-{setting}-{objective}"
         pipeline.run(
@@ -193,8 +193,8 @@ class _Experiment:
                 preset=_PRESETS[setting],
                 steps=steps,
                 objective=minimised,
-                train_frames=self._drive.scored if setting is Setting.PAPER else None,
-                video=_AS_IT_IS,
+                train_frames=self._drive.evaluated if setting is Setting.PAPER else None,
+                video=_ALL_FRAMES,
                 sfm=replace(config.sfm, model_folder=model),
                 output=OutputConfig(pictures=False, clouds=False),
                 device=config.device,
@@ -211,10 +211,12 @@ class _Experiment:
     def _is_a_clip(self) -> bool:
         return len(self._drive.files) <= self._config.clip_frames and self._config.models is None
 
-    def _chosen(self, setting: Setting) -> list[str]:
-        """Files of the frames that networks see: those scored and the ones beside them; in ours others, evenly."""
-        names, scored = self._drive.names, set(self._drive.scored)
-        near = {j for i, name in enumerate(names) if name in scored for j in (i - 1, i, i + 1) if 0 <= j < len(names)}
+    def _selected_files(self, setting: Setting) -> list[str]:
+        """Return the files of the evaluated frames and their neighbors; in "ours" also others, evenly spaced."""
+        names, evaluated = self._drive.names, set(self._drive.evaluated)
+        near = {
+            j for i, name in enumerate(names) if name in evaluated for j in (i - 1, i, i + 1) if 0 <= j < len(names)
+        }
         if setting is Setting.OURS:
             room = max(0, self._config.clip_frames - len(near))
             near |= set(np.unique(np.linspace(0, len(names) - 1, min(room, len(names))).round().astype(int)).tolist())
@@ -223,23 +225,23 @@ class _Experiment:
         return [self._drive.files[i] for i in sorted(near)]
 
     def _clip(self, setting: Setting) -> Path:
-        """A folder of the chosen frames under their own names; made once."""
-        pictures = self._folder / f"clip-{setting}"
-        pictures.mkdir(parents=True, exist_ok=True)
-        for file in self._chosen(setting):
-            if not (pictures / file).is_file():
-                _link(self._drive.folder / file, pictures / file)
-        return pictures
+        """Return a folder of the selected frames under their own names, made once."""
+        images = self._folder / f"clip-{setting}"
+        images.mkdir(parents=True, exist_ok=True)
+        for file in self._selected_files(setting):
+            if not (images / file).is_file():
+                _link(self._drive.folder / file, images / file)
+        return images
 
     def _frames(self, setting: Setting) -> FrameSet:
-        """The chosen frames, stored once."""
+        """Return the selected frames, stored once."""
         stored = self._folder / f"frames-{setting}"
         if stored.is_dir():
             return loader.frame_set_from_folder(stored)
-        return loader.load_frames(self._clip(setting), _AS_IT_IS, stored, self._on_progress)
+        return loader.load_frames(self._clip(setting), _ALL_FRAMES, stored, self._on_progress)
 
     def _model(self) -> Path | None:
-        """A COLMAP model of the drive: given, or made once; None when structure-from-motion finds none."""
+        """Return a COLMAP model of the drive, given or reconstructed once; None if there is none."""
         if self._config.models is not None:
             given = self._config.models / self._drive.name
             return next((path for path in (given / "sparse", given) if path.is_dir()), None)
@@ -267,7 +269,7 @@ class _Experiment:
         for frame, path in truth.files.items():
             one = GroundTruth({frame: path}, DEPTH_SCALE)
             comparison = compare_with_ground_truth({Column.BEFORE: maps}, kind, one, rules)
-            assert comparison is not None, "the frame has truth"
+            assert comparison is not None, "the frame has ground truth"
             errors: ColumnErrors = comparison.columns[Column.BEFORE]
             per_frame.append(errors.overall)
             binned.append(errors.by_distance)
@@ -276,7 +278,7 @@ class _Experiment:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Another name for a file, or a copy where that cannot be had."""
+    """Hard-link a file, or copy it where links are not possible."""
     try:
         os.link(source, target)
     except OSError:

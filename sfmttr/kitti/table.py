@@ -1,4 +1,4 @@
-"""The paper's table, and ours in the same form: as text, CSV and JSON.
+"""The paper's table beside measured rows, as text, CSV and JSON.
 
 Izquierdo, Civera: "SfM-TTR: using structure from motion for test-time refinement of single-view depth networks", CVPR
 2023, KITTI, Eigen split, improved ground truth (the figures are those of the authors' talk).
@@ -16,7 +16,7 @@ from sfmttr.evaluation.comparison import DistanceErrors
 from sfmttr.evaluation.metrics import MEASURES, DepthMetrics
 
 FAR_M = 30.0
-"""Beyond this SfM-TTR is said to gain most over Ph-TTR."""
+"""Distance that separates near from far errors."""
 TITLES = {"none": "no", "aligned": "scale alone", "photometric": "Ph-TTR", "sfm": "SfM-TTR", "both": "SfM- and Ph-TTR"}
 
 
@@ -47,14 +47,14 @@ PUBLISHED_FRAMES, PUBLISHED_DRIVES = 652, 28
 
 @dataclass(frozen=True)
 class Row:
-    """One network, refined in one way, over all drives."""
+    """Errors of one network with one objective over all drives."""
 
     network: str
     objective: str
     setting: str
     """"paper" or "ours"; empty where nothing was refined."""
     scaling: str
-    """"median" or "none": what was done to predictions before they were compared."""
+    """Scaling of predictions before the comparison: "median" or "none"."""
     metrics: DepthMetrics
     """Mean over frames."""
     by_distance: tuple[DistanceErrors, ...]
@@ -62,11 +62,11 @@ class Row:
     frames: int
     drives: int
     unrefined: tuple[str, ...]
-    """Drives that were to be refined and were not; they are scored as they were."""
+    """Drives without a trusted reconstruction, evaluated with the original network."""
 
     @property
     def near_and_far(self) -> tuple[float, float]:
-        """AbsRel over all values nearer, and all farther than `FAR_M`; nan where there are none."""
+        """AbsRel over all values nearer and all farther than `FAR_M`; nan where there are none."""
         return tuple(_pooled([d for d in self.by_distance if (d.near >= FAR_M) == far]) for far in (False, True))  # type: ignore[return-value]
 
 
@@ -78,21 +78,21 @@ def _pooled(parts: Sequence[DistanceErrors]) -> float:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """Everything that is to be said."""
+    """Measured rows and what they were measured on."""
 
     rows: tuple[Row, ...]
     protocol: str
     split: str
     missing: tuple[str, ...]
-    """Drives of the Eigen split that are not here."""
+    """Drives of the Eigen split that were not found."""
 
     @property
     def comparable(self) -> bool:
-        """Whether the published figures are of the same frames."""
+        """True if every row covers the frames of the published figures."""
         return bool(self.rows) and all(row.frames == PUBLISHED_FRAMES for row in self.rows)
 
     def text(self) -> str:
-        """For people, in fixed columns."""
+        """Return the table in fixed-width columns, with notes."""
         heads = ("TTR", "network", "setting", "scaling", *(measure.title for measure in MEASURES))
         lines = [[*heads, f"< {FAR_M:g} m", f"> {FAR_M:g} m", "frames", "drives", "unrefined"]]
         for published in PUBLISHED:
@@ -133,7 +133,7 @@ class PaperTable:
         return notes
 
     def csv(self) -> str:
-        """For spreadsheets; published rows first."""
+        """Return the table as CSV, published rows first."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         names = (measure.name for measure in MEASURES)
@@ -153,7 +153,7 @@ class PaperTable:
         return stream.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """For programs: everything, errors by distance among it."""
+        """Return everything for JSON, including errors by distance."""
         return {
             "protocol": self.protocol,
             "split": self.split,
@@ -175,5 +175,5 @@ def _number(value: float) -> str:
 
 
 def _aligned(cell: str, width: int, column: int) -> str:
-    """Words to the left, figures to the right."""
+    """Left-align words, right-align figures."""
     return cell.ljust(width) if column < 4 else cell.rjust(width)

@@ -24,8 +24,8 @@ from sfmttr.run.manifest import MANIFEST, Manifest, StageRecord, fresh_manifest,
 
 LOCK = ".lock"
 
-# Not the package filelock: on a disk that cannot lock it falls back to a file that stays behind when a process is
-# killed, and then refuses every later run; its errors do not tell such a disk from a folder in use.
+# Not the package filelock: on a disk without flock it falls back to a marker file, which a killed process leaves
+# behind; only some versions can be told to fail instead.
 
 if sys.platform == "win32":
     import msvcrt

@@ -1,1 +1,5 @@
-"""`FrameSet` to `SparseModel`: cameras, points and health. The only package that uses pycolmap, in a worker process."""
+"""Structure-from-motion: a `FrameSet` in, a `SparseModel` with its health card (or a `NoModel` with advice) out.
+
+`reconstruction` is the entry point, `retry_policy` lists the settings that are tried, `health` scores the result.
+pycolmap is used in this package only, and only in a child process (`worker`).
+"""

@@ -1,4 +1,7 @@
-"""Are COLMAP's binary files whole? The library reads damaged ones as endless garbage, for minutes and gigabytes."""
+"""Check that COLMAP's binary files are complete.
+
+pycolmap reads a damaged file as garbage, for minutes and with gigabytes of memory.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,23 @@ from pathlib import Path
 from sfmttr.errors import ReconstructionError
 
 _IMAGE_HEAD = 4 + 7 * 8 + 4
-"""Id, rotation and translation, camera."""
+"""Bytes of image id, rotation, translation and camera id."""
 _IMAGE_POINT = 2 * 8 + 8
 _POINT_HEAD = 8 + 3 * 8 + 3 + 8
-"""Id, position, colour, error."""
+"""Bytes of point id, position, color and error."""
 _TRACK_ELEMENT = 2 * 4
 
 
 def check_binary_model(folder: Path) -> None:
-    """Walk through images.bin and points3D.bin of `folder`, where there are any. Raises `ReconstructionError`."""
+    """Check images.bin and points3D.bin of `folder`, where they exist. Raises `ReconstructionError` when damaged."""
     for name, skip in (("images.bin", _skip_image), ("points3D.bin", _skip_point)):
         path = folder / name
-        if path.exists() and not _whole(path.read_bytes(), skip):
+        if path.exists() and not _is_complete(path.read_bytes(), skip):
             raise ReconstructionError(f"The given model cannot be used: {path} is damaged or cut off.")
 
 
-def _whole(data: bytes, skip: Callable[[bytes, int], int]) -> bool:
-    """Whether `data` is a count and exactly that many records."""
+def _is_complete(data: bytes, skip: Callable[[bytes, int], int]) -> bool:
+    """Return whether `data` is a record count followed by exactly that many records."""
     try:
         (count,) = struct.unpack_from("<Q", data, 0)
         position = 8

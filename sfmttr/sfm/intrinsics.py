@@ -1,4 +1,4 @@
-"""Camera intrinsics that the user gives: "fx,fy,cx,cy[,k1,k2]" or a JSON file."""
+"""Parser of user-supplied camera intrinsics: "fx,fy,cx,cy[,k1,k2]" or a JSON file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ASPECT_TOLERANCE = 0.01
 
 
 def parse_intrinsics(text: str, hw: HW, stored_hw: HW) -> Camera:
-    """The camera of the stored frames.
+    """Return the camera of the stored frames, scaled to `stored_hw`.
 
-    `text` holds 4 to 6 numbers, "fx,fy,cx,cy[,k1,k2]", or names a JSON file with these keys (and p1, p2, width,
-    height). Numbers refer to the source size `hw` unless the file gives width and height; the result to `stored_hw`.
+    `text` holds 4 to 6 numbers, "fx,fy,cx,cy[,k1,k2]", or is the path of a JSON file with these keys and optionally
+    p1, p2, width and height. Values are in pixels of the source size `hw` unless the file gives width and height.
     Raises `IntrinsicsError`.
     """
     text = text.strip()

@@ -1,6 +1,7 @@
-"""A child process that its parent can follow and end: what both sides of one need. Imports nothing heavy.
+"""Child processes with progress and reliable termination: functions for the parent and for the child.
 
-The child writes lines to its original stdout, and its stdin stays open for as long as the parent lives.
+The child writes progress lines to its original stdout; its stdin stays open as long as the parent lives. Imports the
+standard library only.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(command: list[str], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """Run `command` where this package can be imported, in a session of its own: one signal reaches all of it.
+    """Start `command` in a new session, so that one signal reaches its whole process group.
 
-    Pass the result to `kill` in any case.
+    PYTHONPATH is extended so that the child can import this package. Always pass the result to `kill`.
     """
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         command,
-        stdin=subprocess.PIPE,  # its end of file tells the child that we are gone
+        stdin=subprocess.PIPE,  # end of file tells the child that the parent has ended
         stdout=subprocess.PIPE,
         stderr=stderr,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
@@ -41,22 +42,22 @@ def start(command: list[str], stderr: int | IO[bytes]) -> subprocess.Popen[bytes
 
 
 def lines_of(stream: IO[bytes] | None) -> queue.SimpleQueue[bytes | None]:
-    """The lines of a child's pipe as they come, then None."""
+    """Return a queue of the lines of a child's pipe, filled by a thread; None marks the end of file."""
     assert stream is not None, "the child was started with this pipe"
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-    def pump() -> None:
-        with contextlib.suppress(ValueError, OSError):  # the stream is closed under us when the child is killed
+    def read_lines() -> None:
+        with contextlib.suppress(ValueError, OSError):  # the stream is closed when the child is killed
             for line in stream:
                 lines.put(line)
         lines.put(None)
 
-    threading.Thread(target=pump, daemon=True).start()
+    threading.Thread(target=read_lines, daemon=True).start()
     return lines
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole process group and close its stdin. Safe to call when it has ended already."""
+    """Kill the child's process group and close its stdin. Safe to call when the child has already ended."""
     if child.poll() is None:
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError):
@@ -73,16 +74,16 @@ def kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def take_stdout() -> IO[str]:
-    """Keep the original stdout for progress and send everything else that is printed to stderr."""
+    """Return the original stdout, for progress; everything else that is printed goes to stderr."""
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
 def die_with_parent(parent: int) -> None:
-    """End this process when the parent does: by the kernel where it can, else by a thread that watches stdin.
+    """End this process when process `parent` ends: by the kernel on Linux, and by a thread that watches stdin.
 
-    The thread alone does not do: some calls of native libraries hold the interpreter's lock for as long as they run.
+    The thread alone is not enough, because some calls of native libraries hold the GIL for as long as they run.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -186,7 +186,7 @@ def test_neighbours_have_to_be_like_the_picture(run_of: RunOf) -> None:
         predictor.predict(rgb, rgb, rgb)
     with pytest.raises(ValueError, match="uint8"):
         predictor.predict(rgb, rgb.astype(np.float32))
-    with pytest.raises(ValueError, match="expected 1 neighbours"):
+    with pytest.raises(ValueError, match="expected 1 source frames"):
         TorchPredictor(SeesBefore()).predict(rgb, rgb, rgb)
 
 

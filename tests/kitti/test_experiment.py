@@ -34,7 +34,7 @@ from tools.synthetic import RenderedClip
 # ------------------------------------------------------------------------------- folders and split
 
 
-def test_the_eigen_split_is_whole() -> None:
+def test_eigen_split_is_complete() -> None:
     numbers = {drive: eigen_numbers(drive) for drive in EIGEN}
     assert len(EIGEN) == 28
     assert sum(map(len, numbers.values())) == 652
@@ -53,12 +53,12 @@ def folders(tmp_path: Path, room: RenderedClip) -> KittiFolders:
     return made
 
 
-def test_drives_are_found_with_what_is_scored(folders: KittiFolders) -> None:
+def test_drives_are_found_with_their_evaluated_frames(folders: KittiFolders) -> None:
     (drive,) = find_drives(folders.raw, folders.depth, KittiSplit.EIGEN)
     assert (drive.name, len(drive.files)) == (DRIVE, 12)
-    assert drive.scored == (frame_name(6), frame_name(9))
+    assert drive.evaluated == (frame_name(6), frame_name(9))
     (drive,) = find_drives(folders.raw, folders.depth, KittiSplit.ALL, ["0002"])
-    assert drive.scored == tuple(map(frame_name, range(3, 12)))
+    assert drive.evaluated == tuple(map(frame_name, range(3, 12)))
     frames = drive.frames()
     assert frames.hw == (96, 128)
     truth = drive.ground_truth(frames)
@@ -68,23 +68,23 @@ def test_drives_are_found_with_what_is_scored(folders: KittiFolders) -> None:
     assert len(missing_drives([drive])) == 27
 
 
-def test_truth_may_lie_in_train(folders: KittiFolders) -> None:
+def test_ground_truth_may_be_in_train(folders: KittiFolders) -> None:
     folders.truth(part="train").parent.mkdir(parents=True)
     folders.truth().rename(folders.truth(part="train"))
     (drive,) = find_drives(folders.raw, folders.depth, KittiSplit.EIGEN, [DRIVE])
-    assert len(drive.scored) == 2
+    assert len(drive.evaluated) == 2
 
 
-def test_what_is_wrong_with_the_folders_is_said(folders: KittiFolders, tmp_path: Path) -> None:
+def test_bad_folders_are_reported(folders: KittiFolders, tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="raw data were unzipped"):
         find_drives(tmp_path / "nowhere", folders.depth, KittiSplit.EIGEN)
     with pytest.raises(ClipError, match="annotated depth maps were unzipped"):
         find_drives(folders.raw, tmp_path / "nowhere", KittiSplit.EIGEN)
     with pytest.raises(ClipError, match="holds no drives"):
         find_drives(folders.depth, folders.depth, KittiSplit.EIGEN)
-    with pytest.raises(ClipError, match=f"no drive '0099'; there are {DRIVE}"):
+    with pytest.raises(ClipError, match=f"no drive '0099'; available: {DRIVE}"):
         find_drives(folders.raw, folders.depth, KittiSplit.EIGEN, ["0099"])
-    with pytest.raises(GroundTruthError, match="both a picture"):
+    with pytest.raises(GroundTruthError, match="both an image"):
         find_drives(folders.raw, folders.raw, KittiSplit.EIGEN)
 
 
@@ -122,7 +122,7 @@ def by_objective(table: PaperTable) -> dict[str, Row]:
 
 def test_every_objective_has_its_row(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
     objectives = ("none", "aligned", "photometric", "sfm", "both")
-    table = experiment.reproduce(config_of(folders, tmp_path / "out", objectives=objectives, split=KittiSplit.ALL))
+    table = experiment.run_experiment(config_of(folders, tmp_path / "out", objectives=objectives, split=KittiSplit.ALL))
     rows = by_objective(table)
     assert tuple(rows) == objectives
     assert {(row.network, row.scaling, row.frames, row.drives) for row in table.rows} == {(TINY, "median", 9, 1)}
@@ -140,7 +140,7 @@ def test_a_model_of_the_hub_that_gives_disparity(
     folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, room_model: Path
 ) -> None:
     config = config_of(folders, tmp_path / "out", objectives=("none", "aligned", "sfm"), split=KittiSplit.ALL)
-    table = experiment.reproduce(replace(config, networks=(str(room_model),)))
+    table = experiment.run_experiment(replace(config, networks=(str(room_model),)))
     rows = by_objective(table)
     assert {row.scaling for row in table.rows} == {"median"}
     # The scale is the median's, so that what alignment adds is the shift.
@@ -148,11 +148,11 @@ def test_a_model_of_the_hub_that_gives_disparity(
     assert all(0 < row.metrics.abs_rel < 0.3 for row in table.rows)
     assert not any(row.unrefined for row in table.rows)
     with pytest.raises(NetworkError, match="neither a model on the Hub nor a folder"):
-        experiment.reproduce(replace(config, networks=("hf:nobody",)))
+        experiment.run_experiment(replace(config, networks=("hf:nobody",)))
 
 
 def test_results_are_on_disk_in_three_forms(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
-    table = experiment.reproduce(config_of(folders, tmp_path / "out", objectives=("none", "sfm")))
+    table = experiment.run_experiment(config_of(folders, tmp_path / "out", objectives=("none", "sfm")))
     assert (tmp_path / "out/table.txt").read_text() == table.text()
     stored = json.loads((tmp_path / "out/table.json").read_text())
     assert [row["objective"] for row in stored["rows"]] == ["none", "sfm"]
@@ -164,7 +164,7 @@ def test_results_are_on_disk_in_three_forms(folders: KittiFolders, tiny: KittiSf
     assert {line["source"] for line in lines} == {"published", "sfmttr"}
 
 
-def test_the_papers_setting_learns_from_listed_frames_alone(
+def test_paper_setting_trains_on_listed_frames_only(
     folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt, sources = [], []
@@ -176,7 +176,7 @@ def test_the_papers_setting_learns_from_listed_frames_alone(
         sources.append({s.frame for view in task.views.values() for s in view.sources})  # type: ignore[union-attr]
 
     monkeypatch.setattr(Refinement, "__init__", note)
-    experiment.reproduce(config_of(folders, tmp_path / "out", objectives=("photometric",)))
+    experiment.run_experiment(config_of(folders, tmp_path / "out", objectives=("photometric",)))
     names = [path.stem for path in sorted((tmp_path / "out" / DRIVE / "clip-paper").iterdir())]
     assert names == [frame_name(i) for i in (5, 6, 7, 8, 9, 10)]
     assert [names[i] for i in learnt[0]] == [frame_name(6), frame_name(9)]
@@ -186,7 +186,7 @@ def test_the_papers_setting_learns_from_listed_frames_alone(
 
 def test_our_setting_is_a_run_on_the_drive_as_a_clip(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
     config = config_of(folders, tmp_path / "out", objectives=("sfm",), settings=(Setting.OURS,))
-    (row,) = experiment.reproduce(config).rows
+    (row,) = experiment.run_experiment(config).rows
     run = tmp_path / "out" / DRIVE / f"{TINY}-ours-sfm"
     report = json.loads((run / "report.json").read_text())
     assert (row.setting, report["preset"], report["frames"]["count"]) == ("ours", "default", 12)
@@ -195,14 +195,14 @@ def test_our_setting_is_a_run_on_the_drive_as_a_clip(folders: KittiFolders, tiny
 
 def test_a_second_call_makes_nothing_again(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
     config = config_of(folders, tmp_path / "out", objectives=("none", "sfm"))
-    first, calls = experiment.reproduce(config), tiny.calls
+    first, calls = experiment.run_experiment(config), tiny.calls
     steps: list[Progress] = []
-    assert experiment.reproduce(config, steps.append).text() == first.text()
+    assert experiment.run_experiment(config, steps.append).text() == first.text()
     assert tiny.calls == calls
     assert {step.origin for step in steps if step.stage == "refine"} == {ResultOrigin.RUN_FOLDER}
 
 
-def test_what_was_interrupted_goes_on(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
+def test_interrupted_experiment_resumes(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path) -> None:
     config = config_of(folders, tmp_path / "out", objectives=("sfm", "both"))
 
     def stop_in_the_second(progress: Progress) -> None:
@@ -211,20 +211,20 @@ def test_what_was_interrupted_goes_on(folders: KittiFolders, tiny: KittiSfm, tmp
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        experiment.reproduce(config, stop_in_the_second)
+        experiment.run_experiment(config, stop_in_the_second)
     seen: list[Progress] = []
-    rows = experiment.reproduce(config, seen.append).rows
+    rows = experiment.run_experiment(config, seen.append).rows
     assert [row.objective for row in rows] == ["sfm", "both"]
     refined = [step.origin for step in seen if step.stage == "refine"]
     assert refined[0] is ResultOrigin.RUN_FOLDER
     assert refined.count(ResultOrigin.RUN_FOLDER) == 1
 
 
-def test_a_drive_without_reconstruction_is_scored_as_it_was(
+def test_drive_without_reconstruction_uses_original_network(
     folders: KittiFolders, tiny: KittiSfm, tmp_path: Path
 ) -> None:
     tiny.found = False
-    rows = by_objective(experiment.reproduce(config_of(folders, tmp_path / "out", objectives=("none", "sfm"))))
+    rows = by_objective(experiment.run_experiment(config_of(folders, tmp_path / "out", objectives=("none", "sfm"))))
     assert rows["none"].unrefined == ()
     assert rows["sfm"].unrefined == (DRIVE,)
     assert rows["sfm"].metrics == rows["none"].metrics
@@ -233,21 +233,21 @@ def test_a_drive_without_reconstruction_is_scored_as_it_was(
         in (tmp_path / "out/table.txt").read_text()
     )
     calls = tiny.calls
-    experiment.reproduce(config_of(folders, tmp_path / "out", objectives=("none", "sfm")))
+    experiment.run_experiment(config_of(folders, tmp_path / "out", objectives=("none", "sfm")))
     assert tiny.calls == calls, "it is not looked for again"
 
 
-def test_a_reconstruction_that_is_not_trusted_is_not_learnt_from(
+def test_untrusted_reconstruction_is_not_trained_on(
     folders: KittiFolders, tiny: KittiSfm, room: RenderedClip, tmp_path: Path
 ) -> None:
     tiny.settings = {"score": 0.1, "noise": 1.5}
     for setting, unrefined in ((Setting.OURS, (DRIVE,)), (Setting.PAPER, ())):
         config = config_of(folders, tmp_path / setting, objectives=("sfm",), settings=(setting,))
-        (row,) = experiment.reproduce(config).rows
+        (row,) = experiment.run_experiment(config).rows
         assert row.unrefined == unrefined, "the paper has no gate"
 
 
-def test_models_that_are_there_are_taken(
+def test_existing_models_are_used(
     folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_fake_model(tmp_path / "models" / DRIVE / "sparse")
@@ -259,10 +259,10 @@ def test_models_that_are_there_are_taken(
 
     monkeypatch.setattr("sfmttr.sfm.reconstruction.reconstruct", reconstruct)
     config = config_of(folders, tmp_path / "out", objectives=("sfm",), models=tmp_path / "models")
-    assert experiment.reproduce(config).rows[0].unrefined == ()
+    assert experiment.run_experiment(config).rows[0].unrefined == ()
     assert taken == [tmp_path / "models" / DRIVE / "sparse"]
     other = replace(config, models=tmp_path / "weights", out=tmp_path / "other")
-    assert experiment.reproduce(other).rows[0].unrefined == (DRIVE,)
+    assert experiment.run_experiment(other).rows[0].unrefined == (DRIVE,)
 
 
 def test_tune_on_limits_what_is_learnt(tiny: KittiSfm, folders: KittiFolders, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_command(folders: KittiFolders, tiny: KittiSfm, tmp_path: Path, capsys: 
         (["--networks", "diffnet"], "weights file diffnet_1024x320/encoder.pth is missing"),
     ],
 )
-def test_command_says_what_is_wrong(
+def test_command_reports_errors(
     folders: KittiFolders, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     where = ["--raw", str(folders.raw), "--ground-truth", str(folders.depth), "--out", str(tmp_path / "out")]
@@ -366,8 +366,8 @@ def test_the_real_drive_gives_the_known_figures(tmp_path: Path) -> None:
     folders = empty(tmp_path / "kitti")
     lay_out_drive(folders, existing(data_root() / "kitti_drive_0002"))
     config = KittiConfig(folders.raw, folders.depth, tmp_path / "out", networks=("bundled",), objectives=("none",))
-    (eigen,) = experiment.reproduce(config).rows
-    (everything,) = experiment.reproduce(replace(config, split=KittiSplit.ALL, out=tmp_path / "all")).rows
+    (eigen,) = experiment.run_experiment(config).rows
+    (everything,) = experiment.run_experiment(replace(config, split=KittiSplit.ALL, out=tmp_path / "all")).rows
     assert (eigen.frames, everything.frames) == (21, 67)
     assert everything.metrics.abs_rel == pytest.approx(0.1952, abs=2e-3)
     near, far = everything.near_and_far

@@ -17,7 +17,7 @@ DRIVE = "2011_09_26_drive_0002_sync"
 
 @dataclass(frozen=True)
 class KittiFolders:
-    """Where the raw data and the annotated depth begin."""
+    """Roots of the raw data and the annotated depth."""
 
     raw: Path
     depth: Path
@@ -37,14 +37,14 @@ def empty(folder: Path) -> KittiFolders:
 
 
 def lay_out_drive(folders: KittiFolders, data: Path, drive: str = DRIVE) -> None:
-    """The real drive, linked: `data` has `image_02` and `groundtruth`."""
+    """Link the real drive: `data` has `image_02` and `groundtruth`."""
     for target, source in ((folders.pictures(drive), "image_02"), (folders.truth(drive), "groundtruth")):
         target.parent.mkdir(parents=True)
         target.symlink_to(data / source, target_is_directory=True)
 
 
 def lay_out_clip(folders: KittiFolders, clip: RenderedClip, with_truth: Iterable[int], drive: str = DRIVE) -> None:
-    """A rendered one; `with_truth` are the frames that have depth maps."""
+    """Write a rendered clip as a drive; `with_truth` are the frames with depth maps."""
     folders.pictures(drive).mkdir(parents=True)
     folders.truth(drive).mkdir(parents=True)
     for i, rgb in enumerate(clip.rgb):

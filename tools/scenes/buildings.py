@@ -17,7 +17,7 @@ RECESS_M = 0.16
 
 @dataclass(frozen=True)
 class HouseStyle:
-    """What one house is made of."""
+    """Materials of one house."""
 
     wall: Material
     base: Material

@@ -29,7 +29,7 @@ NOISE = 0.25
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """What `write_clip` wrote."""
+    """Result of `write_clip`."""
 
     video: Path
     truth: Path

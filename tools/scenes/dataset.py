@@ -52,7 +52,7 @@ def shard_path(folder: Path, kind: SceneKind, seed: int) -> Path:
 
 
 def read_shard(path: Path) -> Shard:
-    """What `render_dataset` wrote."""
+    """Result of `render_dataset`."""
     with np.load(path, allow_pickle=False) as content:
         return Shard(content["rgb"], content["depth"].astype(np.float32), content["fx_px"])
 

@@ -22,7 +22,7 @@ White = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface looks."""
+    """Appearance of a surface."""
 
     layer: int
     """Layer of the texture bank."""
@@ -37,7 +37,7 @@ class Material:
     tint: tuple[float, float, float] = White
 
     def tinted(self, tint: Vec) -> Material:
-        """The same with its colour multiplied by `tint` (3,)."""
+        """Return a copy with its color multiplied by `tint` (3,)."""
         r, g, b = (float(a) * float(t) for a, t in zip(self.tint, tint, strict=True))
         return replace(self, tint=(r, g, b))
 
@@ -51,7 +51,7 @@ class Mesh:
     opaque: np.ndarray
     """(T, 3) uint32 indices of triangles without holes, in the order of parts."""
     cutout: np.ndarray
-    """The same for textures with holes."""
+    """(T', 3) uint32 indices of triangles whose textures have holes, in the order of parts."""
     opaque_start: np.ndarray
     """(P + 1,) first triangle of each part in `opaque`."""
     cutout_start: np.ndarray
@@ -104,7 +104,7 @@ class MeshBuilder:
         self._grids: list[tuple[np.ndarray, np.ndarray, np.ndarray, bool]] = []
 
     def part(self, solid: bool = True) -> None:
-        """What is added from here on belongs to a new part."""
+        """Begin a new part; triangles added from here on belong to it."""
         self._solid.append(solid)
 
     @contextmanager

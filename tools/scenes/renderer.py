@@ -36,18 +36,18 @@ class View:
 
 @dataclass(frozen=True)
 class Quality:
-    """What costs time."""
+    """Settings that trade quality for time."""
 
     texture_px: int
     shadow_px: int
     supersampling: float
-    """Pixels shaded for each pixel of the picture, in each direction; 1 to 2. (Multisampling takes longer than 2.)"""
+    """Shaded pixels per image pixel, in each direction; 1 to 2. (Multisampling takes longer than 2.)"""
     hollow_pairs: int
-    """Pairs of neighbours that the darkening of corners looks at."""
+    """Pairs of neighbors sampled by ambient occlusion."""
     shadow_taps: int
-    """1 or 4 looks at the shadow map."""
+    """Samples of the shadow map: 1 or 4."""
     bump: bool
-    """Whether surfaces have relief."""
+    """Shade surfaces with bump maps."""
 
 
 # No anisotropic filtering: in Mesa's rasteriser it takes minutes a picture.
@@ -279,7 +279,7 @@ class Renderer:
 
 
 class _Targets:
-    """What is drawn into, for pictures of one size."""
+    """Framebuffers for images of one size."""
 
     def __init__(self, gl: Any, hw: HW, factor: float) -> None:
         self.hw = hw

@@ -16,7 +16,7 @@ from tools.scenes.textures import pick, tint, vivid
 
 @dataclass
 class _Plan:
-    """What floor is taken."""
+    """Occupied floor area."""
 
     half: np.ndarray
     """(2,) half of the room's width and depth."""
@@ -182,7 +182,7 @@ class _Piece:
     wide: float
     deep: float
     low: bool
-    """Whether there is wall to be seen above it."""
+    """True if the wall above it is visible."""
 
 
 _PIECES = {

@@ -1,4 +1,4 @@
-"""What a scene is: its mesh, its light, and where cameras may be."""
+"""A scene: its mesh, its light, and the positions that cameras may take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCENES_A_BANK = 250
 
 
 class SceneKind(StrEnum):
-    """What place it is."""
+    """Kind of place."""
 
     STREET = "street"
     ROOM = "room"
@@ -73,7 +73,7 @@ class Light:
 
 
 class IsClear(Protocol):
-    """Whether points (N, 3) keep `margin_m` from everything solid: (N,) bool."""
+    """Return (N,) bool: points (N, 3) that keep `margin_m` from everything solid."""
 
     def __call__(self, points: np.ndarray, margin_m: float) -> np.ndarray: ...
 
@@ -108,7 +108,7 @@ class Scene:
         return self.seed // SCENES_A_BANK
 
     def is_clear(self, points: np.ndarray, margin_m: float) -> np.ndarray:
-        """Whether points (N, 3) keep `margin_m` from the bounds of everything solid: (N,) bool."""
+        """Return (N,) bool: points (N, 3) that keep `margin_m` from the bounds of everything solid."""
         p = np.atleast_2d(points)[:, None]
         inside = (p > self._solid[:, 0] - margin_m) & (p < self._solid[:, 1] + margin_m)
         free = np.logical_not(np.asarray(inside.all(axis=2))).all(axis=1)

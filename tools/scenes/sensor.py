@@ -1,4 +1,4 @@
-"""What a camera does to light: exposure, white balance, tone, vignetting, blur and noise."""
+"""Camera model: exposure, white balance, tone, vignetting, blur and noise."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def door(rng: np.random.Generator, pool: NoisePool) -> np.ndarray:
 
 
 def window(rng: np.random.Generator, pool: NoisePool) -> np.ndarray:
-    """What is seen in a window pane from outside: a dark room, curtains, a blind, a light reflection."""
+    """Draw a window pane seen from outside: a dark room, curtains, a blind, a light reflection."""
     s = pool.size
     image = Image.new("RGB", (s, s), _colour(rng, 18, 50))
     draw = ImageDraw.Draw(image)
@@ -258,7 +258,7 @@ def railing(rng: np.random.Generator, pool: NoisePool) -> np.ndarray:
 
 
 def outside(rng: np.random.Generator, pool: NoisePool) -> np.ndarray:
-    """What a room's window looks out on."""
+    """Draw the view out of a room's window."""
     s = pool.size
     y = np.linspace(0, 1, s)[:, None]
     ridge = (0.45 + 0.35 * (pool.draw(rng, 1.6)[0] - 0.5))[None]
@@ -282,4 +282,4 @@ DRAWN = {
     "railing": (2, railing),
     "outside": (2, outside),
 }
-"""How many variants of each texture there are, and what makes them."""
+"""Number of variants of each texture, and the function that makes them."""

@@ -141,4 +141,4 @@ FABRIC = {
     "bark": (2, bark),
     "treeline": (2, treeline),
 }
-"""How many variants of each texture there are, and what makes them."""
+"""Number of variants of each texture, and the function that makes them."""

@@ -105,4 +105,4 @@ GROUND = {
     "marking": (2, marking),
     "manhole": (1, manhole),
 }
-"""How many variants of each texture there are, and what makes them."""
+"""Number of variants of each texture, and the function that makes them."""

@@ -161,4 +161,4 @@ WALL = {
     "metal": (2, metal),
     "paint": (3, paint),
 }
-"""How many variants of each texture there are, and what makes them."""
+"""Number of variants of each texture, and the function that makes them."""

@@ -1,1 +1,1 @@
-"""What trains the network `bundled`: generated scenes in, weights and their model card out."""
+"""Training of the network `bundled`: generated scenes in, weights and their model card out."""

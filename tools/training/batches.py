@@ -26,16 +26,16 @@ _ASPECTS = ((10 / 3, 0.4), (16 / 9, 0.3), (4 / 3, 0.22), (3 / 4, 0.08))
 _MOST_ZOOM = 2.2
 """A window is at least this part of the largest that fits."""
 REFERENCE_FOCAL_PX = 240.0
-"""Depth is learned as this focal length would have it: a zoom by 2 is the same place at half the depth. What is seen is
-then all that there is to know, whatever lens and size a picture has."""
+"""Focal length that depth is normalized to: a zoom by 2 is the same place at half the depth. Depth then follows from
+the image alone, whatever its lens and size."""
 _FAR_M = 150.0
-"""What lies further counts as sky."""
+"""Depth beyond which a pixel counts as sky, meters."""
 _NEAR_M = 0.2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from."""
+    """Training batch of one step."""
 
     image: Tensor
     """(B, 3, h, w) float in [0, 1]."""
@@ -61,7 +61,7 @@ class BatchSource:
         self._groups = [groups[key] for key in sorted(groups)]
 
     def make(self, number: int, pixels: int) -> Batch:
-        """Of about `pixels` pixels a picture."""
+        """Return batch `number`, with images of about `pixels` pixels."""
         rng = np.random.default_rng((self._seed, number))
         aspect = rng.choice([a for a, _ in _ASPECTS], p=[p for _, p in _ASPECTS])
         hw = size_of(aspect, pixels, self._multiple)

@@ -23,7 +23,7 @@ from tools.training.optimizer import make_optimizer
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a training depends on, beside its data."""
+    """Settings of a training, apart from its data."""
 
     seed: int = 0
     batch: int = 24
@@ -48,7 +48,7 @@ class StepRecord:
 
     step: int
     seconds: float
-    """Of training alone, over all parts of a training that was resumed."""
+    """Training time alone, summed over all sessions of a resumed training."""
     samples: int
     progress: float
     learning_rate: float
@@ -63,7 +63,7 @@ def learning_rate_factor(progress: float, warm_up: float) -> float:
 
 
 def pixels_at(progress: float, sizes: tuple[tuple[float, int], ...]) -> int:
-    """How large pictures are at that share of the training."""
+    """Return the number of pixels per image at `progress` (0 to 1) of the training."""
     return next((pixels for until, pixels in sizes if progress < until), sizes[-1][1])
 
 

@@ -1,4 +1,4 @@
-"""What is minimised, in log depth: a nearly scale-invariant error, edges at several scales, and a far sky."""
+"""Training loss in log depth: a nearly scale-invariant error, gradients at several scales, and a far sky."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class LossConfig:
-    """How much each part counts."""
+    """Weights of the loss terms."""
 
     invariance: float = 0.85
     """1 lets a picture choose its scale, 0 asks for the unit. Nearly 1 keeps the unit steady within a clip, which a
@@ -58,13 +58,13 @@ def gradient_loss(error: Tensor, valid: Tensor, scales: int) -> Tensor:
 
 
 def sky_loss(log_depth: Tensor, batch: Batch) -> Tensor:
-    """How much nearer than far away the sky is said to be, on average over all pixels; further costs nothing."""
+    """Return the mean amount, over all pixels, by which predicted sky is nearer than far; farther costs nothing."""
     nearer = functional.relu(batch.log_far - log_depth)
     return torch.where(batch.valid, 0.0, nearer).mean()
 
 
 def total_loss(log_depth: Tensor, batch: Batch, config: LossConfig) -> Tensor:
-    """Of a prediction (B, 1, h', w') at any fraction of the batch's size, resized as it will be when it is used."""
+    """Return the loss of a prediction (B, 1, h', w'), which is first resized to the batch's size as in inference."""
     if log_depth.shape[-2:] != batch.log_depth.shape[-2:]:
         size = (batch.log_depth.shape[-2], batch.log_depth.shape[-1])
         log_depth = functional.interpolate(log_depth, size, mode="bilinear", align_corners=False)

@@ -84,7 +84,7 @@ class ClipErrors:
 
 
 def clip_errors(network: DepthNetwork, clip: Path, truth: GroundTruthConfig) -> ClipErrors:
-    """What the pipeline calls "before": every frame that it would choose, against the truth."""
+    """Return the errors of the pipeline's "before" column: every frame it would select, against ground truth."""
     with tempfile.TemporaryDirectory() as folder:
         frames = load_frames(clip, VideoConfig(), Path(folder) / "frames")
         known = match_ground_truth(frames, truth.folder, truth.scale)

@@ -1,4 +1,4 @@
-"""What a training leaves beside weights: its curve as a table and a picture, and the model card."""
+"""Output files of a training beside the weights: its curve as a table and a plot, and the model card."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _read_if_whole(path: Path) -> Scene | None:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a scene is kept for validation: decided by its name alone, so that it stays so while data grows."""
+    """Return True for validation scenes. The name alone decides, so that the split is stable when data grows."""
     return zlib.crc32(name.encode()) % HELD_OUT_SHARE == 0
 
 

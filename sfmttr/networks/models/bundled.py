@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.base import DepthNetwork, hw_of_area
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.types import HW
 
@@ -138,11 +138,7 @@ class Bundled(DepthNetwork):
 
     def input_hw(self, hw: HW) -> HW:
         """About as many pixels as 192 x 640 has, at the image's aspect, sides multiples of 32, at most 1280."""
-        long_side, short_side = max(hw), min(hw)
-        scale = math.sqrt(_AREA / (long_side * short_side))
-        long_side = min(_LONGEST_SIDE, _to_multiple(long_side * scale))
-        short_side = _to_multiple(long_side * min(hw) / max(hw))
-        return (long_side, short_side) if hw[0] > hw[1] else (short_side, long_side)
+        return hw_of_area(hw, _AREA, _MULTIPLE, _MULTIPLE, _LONGEST_SIDE)
 
     def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features at 1/2, 1/4 and 1/8: 4 MB a frame of 192 x 640."""
@@ -183,10 +179,6 @@ class Bundled(DepthNetwork):
     def stem_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         early = ("stem.", *(f"stages.{i}." for i in range(_EARLY_STAGES)))
         return ((name, value) for name, value in self.named_parameters() if name.startswith(early))
-
-
-def _to_multiple(side: float) -> int:
-    return max(_MULTIPLE, _MULTIPLE * round(side / _MULTIPLE))
 
 
 def build(info: NetworkInfo) -> Bundled:

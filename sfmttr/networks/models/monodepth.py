@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.base import DepthNetwork, hw_of_area
 from sfmttr.networks.info import NetworkInfo
 from sfmttr.types import HW
 
@@ -69,15 +69,7 @@ def input_hw(hw: HW) -> HW:
 
     KITTI's pictures come to 320 x 1024, which the published weights were trained at.
     """
-    long_side, short_side = max(hw), min(hw)
-    scale = (WORKING_AREA / (long_side * short_side)) ** 0.5
-    long_side = min(_LONGEST_SIDE, _to_multiple(long_side * scale))
-    short_side = _to_multiple(long_side * min(hw) / max(hw))
-    return (long_side, short_side) if hw[0] > hw[1] else (short_side, long_side)
-
-
-def _to_multiple(side: float) -> int:
-    return max(2 * _MULTIPLE, _MULTIPLE * round(side / _MULTIPLE))
+    return hw_of_area(hw, WORKING_AREA, _MULTIPLE, 2 * _MULTIPLE, _LONGEST_SIDE)
 
 
 def state_of(files: Sequence[Mapping[str, Any]], parts: Sequence[str], without: Sequence[str]) -> dict[str, Tensor]:
