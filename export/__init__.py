@@ -1,3 +1,3 @@
-"""Freeze the network that a run refined to ONNX files that were checked against it, and pack them to be taken away."""
+"""Export the refined network of a run: verified ONNX files, and a kit to run them elsewhere."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The command line: `python -m export RUN`. Defaults live in `pipeline.ExportConfig` only.
+"""Command line: `python -m export RUN`, and `sfmttr export RUN`, which passes its own name as `program`.
 
-Exit codes: 0 done; 2 something to be put right, said in one line; 130 stopped.
+Exit codes: 0 done; 2 user error, message on stderr in one line; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .spec import DEFAULT_OPSET, KIT, OPSETS, Variant
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "export") -> int:
-    """Export one run; give the exit code."""
+    """Export one run and return the exit code. `program` is the command in usage and messages."""
     options = _parse(arguments, program)
-    return exit_code(program, lambda: _export(options), "what is written is whole.")
+    return exit_code(program, lambda: _export(options), "files that were written are complete.")
 
 
 def _variants(text: str) -> tuple[Variant, ...]:
-    """`fp32,int8` -> (Variant.FP32, Variant.INT8)"""
+    """Parse a list: `fp32,int8` -> (Variant.FP32, Variant.INT8)."""
     try:
         chosen = {Variant(name.strip()) for name in text.split(",")}
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of {', '.join(Variant)}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of {', '.join(Variant)}") from None
     return tuple(variant for variant in Variant if variant in chosen)
 
 
@@ -38,33 +38,44 @@ def _opset(text: str) -> int:
 
 
 def _parse(arguments: Sequence[str] | None, program: str) -> argparse.Namespace:
-    parser = Parser(prog=program, description="Freeze the network that a run refined to checked ONNX files.")
-    parser.add_argument("run", type=Path, help="run folder of a finished `python -m sfmttr refine`")
+    parser = Parser(prog=program, description="Export the refined network of a run to verified ONNX files.")
+    parser.add_argument("run", type=Path, help="run folder of a finished `sfmttr refine`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="export folder (default: RUN/export)")
     parser.add_argument(
-        "--variants", type=_variants, default=tuple(Variant), help="number formats (default: fp32,fp16,int8)"
+        "--variants",
+        type=_variants,
+        default=tuple(Variant),
+        help="number formats, comma-separated (default: fp32,fp16,int8)",
     )
-    parser.add_argument("--core", action="store_true", help="the network alone, too: float NCHW in, for converters")
+    parser.add_argument(
+        "--core", action="store_true", help="also export the network alone: float NCHW input, for converters"
+    )
     parser.add_argument("--opset", type=_opset, default=DEFAULT_OPSET, help="ONNX operator set (default: %(default)s)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to check on (default: %(default)s)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device to verify and time on (default: %(default)s)"
+    )
     parser.add_argument(
         "--known-depth",
         nargs=4,
         type=float,
         metavar=("FRAME", "ROW", "COLUMN", "METRES"),
-        help="depth that was measured at one pixel of one frame (counted from 0): makes the output metres",
+        help="measured depth at one pixel of one frame (counted from 0): converts the output to meters",
     )
     parser.add_argument(
         "--camera-height",
         type=float,
         metavar="METRES",
-        help="how high above the ground the camera was: makes the output metres, too",
+        help="height of the camera above the ground: converts the output to meters",
     )
-    parser.add_argument("--no-kit", action="store_true", help=f"models alone, no {KIT}")
-    parser.add_argument("--bundle-runtime", action="store_true", help="the browser's runtime goes into the kit, too")
+    parser.add_argument("--no-kit", action="store_true", help=f"write the models only, no {KIT}")
+    parser.add_argument(
+        "--bundle-runtime",
+        action="store_true",
+        help="include the browser runtime in the kit (about 10 MB), for offline use",
+    )
     options = parser.parse_args(arguments)
     if options.known_depth is not None and not all(number.is_integer() for number in options.known_depth[:3]):
-        parser.error("argument --known-depth: FRAME, ROW and COLUMN are whole numbers")
+        parser.error("argument --known-depth: FRAME, ROW and COLUMN must be whole numbers")
     return options
 
 
@@ -72,7 +83,8 @@ def _export(options: argparse.Namespace) -> int:
     # After parsing: torch takes seconds to import.
     from sfmttr.cli.console import progress_bars
 
-    from .exporter import FOLDER, ExportConfig, KnownDepth, export_run, pack
+    from .exporter import FOLDER, ExportConfig, export_run, pack
+    from .metric_scale import KnownDepth
     from .report import print_report
 
     known_depth = None

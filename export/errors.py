@@ -1,4 +1,4 @@
-"""What can go wrong in an export, beside the errors of `sfmttr.errors`."""
+"""Errors of the export; they extend those of `sfmttr.errors`."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class ExportError(SfmttrError):
 
 
 class ParityError(ExportError):
-    """The exported file does not give what the network gives. The message says what differed, where, by how much."""
+    """An exported file differs from the torch network. The message says what differs, where, and by how much."""

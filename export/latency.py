@@ -1,4 +1,4 @@
-"""How long one picture takes, with everything on one thread and in one process."""
+"""Latency of one image, on one thread and in one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from sfmttr.networks.base import DepthPredictor
 from sfmttr.types import HW
@@ -19,7 +20,7 @@ WARM_UP, REPEATS = 3, 15
 
 @dataclass(frozen=True)
 class Latency:
-    """Median time of one picture of size `hw`, by predictor."""
+    """Median time for one image of size `hw`, by predictor."""
 
     hw: HW
     median_ms: Mapping[str, float]
@@ -28,13 +29,22 @@ class Latency:
     processor: str = ""
 
 
+def measure_sizes(predictors: Mapping[str, DepthPredictor], rgb: np.ndarray, working_hw: HW) -> dict[str, Latency]:
+    """Measure the latency for `rgb` ("frame") and for `rgb` at the working size ("working").
+
+    At the working size, resizing inside the predictors costs next to nothing.
+    """
+    resized = np.asarray(Image.fromarray(rgb).resize(working_hw[::-1]))
+    return {"frame": measure(predictors, rgb), "working": measure(predictors, resized)}
+
+
 def measure(predictors: Mapping[str, DepthPredictor], rgb: np.ndarray) -> Latency:
-    """Time `predictors`, which are to be on one thread each already, in turns on the same picture (H, W, 3) uint8."""
+    """Time `predictors`, each created for one thread, in turns on the image `rgb` (H, W, 3) uint8."""
     times: dict[str, list[float]] = {name: [] for name in predictors}
     with one_cpu_thread():
         for turn in range(WARM_UP + REPEATS):
             for name, predictor in predictors.items():
-                predictor.predict(rgb)  # the one before has filled the caches with its own
+                predictor.predict(rgb)  # warms the caches after the previous predictor
                 started = time.perf_counter()
                 predictor.predict(rgb)
                 if turn >= WARM_UP:
@@ -44,7 +54,7 @@ def measure(predictors: Mapping[str, DepthPredictor], rgb: np.ndarray) -> Latenc
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the name of the processor, or of its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

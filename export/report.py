@@ -1,4 +1,4 @@
-"""What an export found, as values, as `export_report.json`, and as a table."""
+"""Results of an export: as values, as `export_report.json`, and as a table."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .spec import NetworkDescription, Tolerance, Variant
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at int8."""
+    """One attempt at int8."""
 
     float_layers: tuple[str, ...]
-    """Layers that were kept in float, beside those at the two ends that always are."""
+    """Layers kept in float, in addition to those at the two ends that always are."""
     abs_rel_change: float | None
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file, and how it compares with the torch network."""
+    """One file and its comparison with the torch network."""
 
     file: str
     sha256: str
@@ -39,13 +39,13 @@ class FileReport:
     share_of_fp32_bytes: float
     parity: tuple[ParityCase, ...]
     held_out: DepthMetrics | None = None
-    """None without held-out points, and for a core graph, which is not judged at them."""
+    """None without held-out points, and for a core graph."""
     abs_rel_change: float | None = None
     """Held-out AbsRel over that of fp32 (of torch, for fp32 itself), less 1."""
     float_layers: tuple[str, ...] = ()
     """Layers of an int8 file that are in float."""
     attempts: tuple[Attempt, ...] = ()
-    """At int8, the last of which is in the file."""
+    """Attempts at int8; the file holds the last."""
 
     @property
     def max_relative(self) -> float:
@@ -53,13 +53,13 @@ class FileReport:
 
     @property
     def mean_relative(self) -> float:
-        """Of the picture where it is largest."""
+        """Largest mean relative difference of all images."""
         return max(case.mean_relative for case in self.parity)
 
 
 @dataclass(frozen=True)
 class HeldOutReport:
-    """The torch network at the points that all variants are judged at."""
+    """Errors of the torch network at the held-out points."""
 
     protocol: str
     unit: str
@@ -123,7 +123,7 @@ def print_report(report: ExportReport, folder: Path) -> None:
         console.print(f"AbsRel: {report.held_out.protocol}", highlight=False)
     int8 = report.variants.get(Variant.INT8)
     if int8 is not None:
-        console.print(f"In float in int8: {', '.join(int8.float_layers)}", highlight=False)
+        console.print(f"Layers in float in the int8 file: {', '.join(int8.float_layers)}", highlight=False)
     console.print(f"Written to {escape(str(folder))}", highlight=False, soft_wrap=True)
 
 

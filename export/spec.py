@@ -1,6 +1,6 @@
-"""What an exported file is: names, formats, the metadata inside, and how exact it has to be.
+"""Specification of exported files: names, formats, metadata, and tolerances.
 
-Needs the standard library alone, so that whatever runs or packs an export may read it.
+Imports the standard library only, so that it can be read without torch and onnxruntime.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 SCHEMA = 1
-"""Of the metadata and of `export_report.json`."""
+"""Schema version of the metadata and of `export_report.json`."""
 METADATA_PREFIX = "sfmttr."
 INPUT, OUTPUT = "image", "depth"
 _NEIGHBOUR_NAMES = {-1: "previous", 1: "next"}
@@ -21,14 +21,14 @@ KIT = "kit.zip"
 CORE_FILE = "depth-core.onnx"
 
 DEFAULT_OPSET = 18
-"""The first whose Resize can antialias, and so the one that most runtimes can read."""
+"""The first opset whose Resize supports antialiasing; most runtimes read it."""
 OPSETS = range(18, 24)
-"""What can be asked for; later ones are not read by the browser's runtime."""
+"""Supported opsets; onnxruntime-web does not read later ones."""
 IR_VERSION = 10
 
 
 def input_names(neighbours: Sequence[int]) -> tuple[str, ...]:
-    """Of a graph's inputs: the picture, then the frames beside it that the network sees, relative to it."""
+    """Return the names of a graph's inputs: the image, then its source frames, given by their offsets from it."""
     return (INPUT, *(_NEIGHBOUR_NAMES.get(offset, f"frame{offset:+d}") for offset in neighbours))
 
 
@@ -37,33 +37,33 @@ class Variant(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
-    """Half the size; as fast as the hardware is with half floats (a CPU gains nothing)."""
+    """Half the size; faster only on hardware with fp16 arithmetic, which most CPUs lack."""
     INT8 = "int8"
-    """Between a quarter and a third of the size, and quicker on a CPU, by how much depends on the network."""
+    """A quarter to a third of the size, and faster on a CPU; how much depends on the network."""
 
 
 def file_name(variant: Variant) -> str:
-    """Of the image graph in this format, within an export folder."""
+    """Return the file name of the image graph in this format."""
     return f"depth-{variant}.onnx"
 
 
 class Graph(StrEnum):
-    """What a file takes in and gives out."""
+    """Inputs and outputs of a file."""
 
     IMAGE = "image"
-    """uint8 (1, H, W, 3) RGB of any size -> float32 (1, H, W) depth at that size. Everything is inside."""
+    """uint8 (1, H, W, 3) RGB of any size -> float32 (1, H, W) depth at that size, pre- and postprocessing included."""
     CORE = "core"
     """float32 (N, 3, h, w) RGB in [0, 1] -> float32 (N, h', w') depth: the network alone, for converters."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a file may differ from the torch network by before it is refused."""
+    """Largest difference from the torch network before a file is refused."""
 
     max_relative: float
     """|onnx - torch| / torch at any pixel."""
     mean_relative: float
-    """The same, mean over the pixels of an image."""
+    """Mean of |onnx - torch| / torch over the pixels of an image."""
     abs_rel_increase: float
     """Held-out AbsRel over that of fp32 (of torch, for fp32 itself), less 1."""
 
@@ -71,7 +71,7 @@ class Tolerance:
 TOLERANCES: Mapping[Variant, Tolerance] = {
     Variant.FP32: Tolerance(max_relative=1e-4, mean_relative=1e-5, abs_rel_increase=1e-3),
     Variant.FP16: Tolerance(max_relative=0.1, mean_relative=5e-3, abs_rel_increase=0.01),
-    # Single pixels at edges may be far off; what counts is the error at points whose depth is known.
+    # Single pixels at edges may be far off; the error at held-out points decides.
     Variant.INT8: Tolerance(max_relative=float("inf"), mean_relative=0.1, abs_rel_increase=0.05),
 }
 
@@ -82,34 +82,34 @@ class NetworkDescription:
 
     schema: int
     version: str
-    """Of sfmttr."""
+    """Version of sfmttr."""
     network: str
     network_source: str
     network_licence: str
-    """Of the weights that were refined."""
+    """License of the weights that were refined."""
     kind: str
     """"metric" or "scale_invariant"."""
     unit: str
-    """Of the output: "metres" or "network units"."""
+    """Unit of the output: "metres" or "network units"."""
     scale: float
-    """Output = scale x what the network gives. 1 unless a known depth made metres of it."""
+    """Output = scale x prediction of the network; 1 unless a known distance converts it to meters."""
     refined: bool
-    """False: no step beat the unrefined weights, so these are in the file."""
+    """False: no step beat the unrefined weights, which the file therefore holds."""
     preset: str
     weights_sha256: str
-    """Over names and values of the weights as refined."""
+    """Hash of names and values of the refined weights."""
     clip_sha256: str
-    """Over the frames' pixels."""
+    """Hash of the frames' pixels."""
     clip_frames: int
     frame_hw: tuple[int, int]
     working_hw: tuple[int, int]
-    """What any image is resized to inside."""
+    """Size that every image is resized to inside the graph."""
     held_out_abs_rel_before: float | None
-    """At SfM points of the clip that were not trained on; None without any."""
+    """AbsRel at SfM points held out from training; None without any."""
     held_out_abs_rel_after: float | None
     held_out_points: int
     neighbours: tuple[int, ...] = ()
-    """Frames that go in beside the picture, relative to it; absent from files of networks that see one alone."""
+    """Offsets of the source frames from the image; absent from files of single-frame networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +127,13 @@ class ModelMetadata(NetworkDescription):
         return NetworkDescription(**{field.name: getattr(self, field.name) for field in fields(NetworkDescription)})
 
     def to_props(self) -> dict[str, str]:
-        """The metadata entries of an ONNX file."""
+        """Return the metadata entries of an ONNX file."""
         given = [field.name for field in fields(self) if field.name != "neighbours" or self.neighbours]
         return {METADATA_PREFIX + name: _text(getattr(self, name)) for name in given}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> ModelMetadata:
-        """What `to_props` made, whatever else is among `props`. Raises ValueError when something is missing."""
+        """Read what `to_props` wrote; other entries are ignored. Raises ValueError when one is missing."""
         present = [
             field for field in fields(cls) if field.name != "neighbours" or f"{METADATA_PREFIX}neighbours" in props
         ]
@@ -150,7 +150,7 @@ def _text(value: Any) -> str:
 
 
 def _value(text: str, declared: Any) -> Any:
-    """`text` as the type that a field declares (annotations are strings in this module)."""
+    """Parse `text` as the declared type of a field (annotations are strings in this module)."""
     if declared == "str":
         return text
     if text == "":

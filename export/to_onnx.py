@@ -1,4 +1,4 @@
-"""A torch network to an ONNX graph, with nothing left in it of the machine that it was made on."""
+"""Convert a torch network to ONNX, without traces of the machine that it was made on."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ from .errors import ExportError
 from .spec import OUTPUT, ModelMetadata
 
 TRACED_IMAGE_HW = (61, 83)
-"""Size that the image graph is traced at: odd, not square, and none that is checked."""
+"""Size that the image graph is traced at: odd, not square, and none that parity is checked at."""
 TRACED_CORE_BATCH = 2
-"""A batch of one would be taken for a constant."""
+"""Batch that the core graph is traced at; one would become a constant."""
 NETWORK = "network"
 """Nodes of the network itself are named `network.<module>/<operator>`, others `image_in/...` and `depth_out/...`."""
 _WEIGHT = ".weight"
 
 
 class _ImageIn(nn.Module):
-    """Pictures as they come to what the network takes: `DepthNetwork.prepare`, for any size."""
+    """Preprocess images of any size as `DepthNetwork.prepare` does."""
 
     def __init__(self, working_hw: HW) -> None:
         super().__init__()
         self.working_hw = working_hw
 
     def forward(self, image: Tensor) -> Tensor:
-        # Divided after it is resized, which is less to divide: the same up to rounding.
+        # Dividing after resizing is the same up to rounding, and cheaper.
         return antialiased_resize(image.permute(0, 3, 1, 2).float(), self.working_hw, 255.0) / 255.0
 
 
 class _DepthOut(nn.Module):
-    """The network's output at the picture's size, in the unit of the export."""
+    """Resize the network's output to the image's size, in the unit of the export."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
 
     def forward(self, depth: Tensor, image: Tensor) -> Tensor:
-        resized = resize_depth(depth, image.shape[1:3]).squeeze(1)  # type: ignore[arg-type]  # sizes are symbols here
+        resized = resize_depth(depth, image.shape[1:3]).squeeze(1)  # type: ignore[arg-type]  # sizes are symbolic
         return resized if self.scale == 1.0 else resized * self.scale
 
 
 class ImageGraph(nn.Module):
-    """uint8 (1, H, W, 3) -> float32 (1, H, W): what `TorchPredictor(network, working_hw)` does, times `scale`.
+    """Image graph: uint8 (1, H, W, 3) -> float32 (1, H, W), as `TorchPredictor(network, working_hw)`, times `scale`.
 
-    A network that sees neighbours takes one more picture of the same size for each.
+    A multi-frame network has one more input of the same size for each source frame.
     """
 
     def __init__(self, network: DepthNetwork, working_hw: HW, scale: float) -> None:
@@ -71,16 +71,16 @@ class ImageGraph(nn.Module):
         self.network = network
         self.depth_out = _DepthOut(scale)
 
-    def forward(self, image: Tensor, *neighbours: Tensor) -> Tensor:
-        resized = [self.image_in(each) for each in (image, *neighbours)]
-        part = self.network.crop(torch.cat(resized, dim=1) if neighbours else resized[0])
+    def forward(self, image: Tensor, *sources: Tensor) -> Tensor:
+        resized = [self.image_in(each) for each in (image, *sources)]
+        part = self.network.crop(torch.cat(resized, dim=1) if sources else resized[0])
         return self.depth_out(self.network.pad_to_full(self.network(part), self.image_in.working_hw), image)
 
 
 class CoreGraph(nn.Module):
-    """float32 (N, 3, h, w) in [0, 1] -> float32 (N, h', w'): the network, times `scale`.
+    """Core graph: float32 (N, 3, h, w) in [0, 1] -> float32 (N, h', w'): the network, times `scale`.
 
-    What goes in is what `DepthNetwork.crop` leaves of a picture, and of each neighbour that the network sees.
+    Inputs are what `DepthNetwork.crop` leaves of the image, and of each source frame.
     """
 
     def __init__(self, network: DepthNetwork, scale: float) -> None:
@@ -88,31 +88,30 @@ class CoreGraph(nn.Module):
         self.network = network
         self.scale = scale
 
-    def forward(self, image: Tensor, *neighbours: Tensor) -> Tensor:
-        depth = self.network(torch.cat((image, *neighbours), dim=1) if neighbours else image)[:, 0]
+    def forward(self, image: Tensor, *sources: Tensor) -> Tensor:
+        depth = self.network(torch.cat((image, *sources), dim=1) if sources else image)[:, 0]
         return depth if self.scale == 1.0 else depth * self.scale
 
 
 def image_graph(network: DepthNetwork, working_hw: HW, scale: float, opset: int) -> onnx.ModelProto:
-    """`ImageGraph` as ONNX; height and width are free. Raises `ExportError` when torch cannot export the network."""
+    """Export `ImageGraph` with dynamic height and width. Raises `ExportError` when torch cannot export the network."""
     example = torch.randint(0, 256, (1, *TRACED_IMAGE_HW, 3), dtype=torch.uint8)
     return _export(ImageGraph(network, working_hw, scale), example, {1: "height", 2: "width"}, opset)
 
 
 def core_graph(network: DepthNetwork, traced_hw: HW, scale: float, opset: int) -> onnx.ModelProto:
-    """`CoreGraph` as ONNX; batch, height and width are free. Raises `ExportError` as `image_graph` does."""
+    """Export `CoreGraph` with dynamic batch, height and width. Raises `ExportError` as `image_graph` does."""
     example = torch.rand((TRACED_CORE_BATCH, 3, *traced_hw))
     return _export(CoreGraph(network, scale), example, {0: "batch", 2: "height", 3: "width"}, opset)
 
 
 def plain_core_graph(network: DepthNetwork, hw: HW, opset: int) -> onnx.ModelProto:
-    """The network at size `hw` alone, with every operator that torch has: nothing merged, so that modules can be told
-    apart by the names of their nodes."""
+    """Export `CoreGraph` at the static size `hw`, without optimization, so that each module keeps its own nodes."""
     return _export(CoreGraph(network, 1.0), torch.rand((1, 3, *hw)), {}, opset, optimize=False)
 
 
 def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelProto:
-    """`model` with `metadata` and nothing but it, and with descriptions of what goes in and comes out."""
+    """Return `model` with `metadata` as its only metadata, and with descriptions of its inputs and output."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     onnx.helper.set_model_props(result, metadata.to_props())
@@ -120,17 +119,17 @@ def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.Model
     result.doc_string = (
         f"Depth of one place: {metadata.network}, refined on a clip. Weights: {metadata.network_licence}."
     )
-    (image, *beside), (depth,) = result.graph.input, result.graph.output
+    (image, *sources), (depth,) = result.graph.input, result.graph.output
     core = metadata.graph == spec.Graph.CORE
     image.doc_string = "RGB in [0, 1], NCHW" if core else "one picture of any size, RGB"
-    for neighbour, offset in zip(beside, metadata.neighbours, strict=True):
-        neighbour.doc_string = f"as image, of the frame {offset:+d} from it; without one, the image again"
+    for source, offset in zip(sources, metadata.neighbours, strict=True):
+        source.doc_string = f"as image, of the frame {offset:+d} from it; without one, the image again"
     depth.doc_string = f"camera z in {metadata.unit}"
     return result
 
 
 def in_network(node: onnx.NodeProto) -> bool:
-    """Whether a node of an image graph belongs to the network, not to what is around it."""
+    """Return whether a node of an image graph belongs to the network, not to pre- or postprocessing."""
     return node.name.split("/")[0].split(".")[0] == NETWORK
 
 
@@ -147,19 +146,19 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _export(
-    module: ImageGraph | CoreGraph, example: Tensor, free: dict[int, str], opset: int, *, optimize: bool = True
+    module: ImageGraph | CoreGraph, example: Tensor, dynamic: dict[int, str], opset: int, *, optimize: bool = True
 ) -> onnx.ModelProto:
-    """`module` as ONNX; every picture that it takes is like `example`, and `free` are the axes that may differ."""
+    """Export `module`. All its inputs have the shape of `example`; `dynamic` names the dynamic axes."""
     if opset not in spec.OPSETS:
-        raise ExportError(f"opset {opset} cannot be asked for; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
+        raise ExportError(f"opset {opset} is not supported; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
     module.eval()
     offsets = module.network.source_offsets
-    sizes: dict[str, Any] = {"image": free} | ({"neighbours": (free,) * len(offsets)} if offsets else {})
+    sizes: dict[str, Any] = {"image": dynamic} | ({"neighbours": (dynamic,) * len(offsets)} if offsets else {})
     try:
         with _quiet(), torch.no_grad(), module.network.dynamic_shape_tracing():
             program = torch.onnx.export(
                 module,
-                # Each picture a tensor of its own: one that came twice would be taken for one input.
+                # Separate tensors: the same one given twice would become a single input.
                 tuple(example.clone() for _ in range(1 + len(offsets))),
                 dynamo=True,
                 verbose=False,
@@ -174,7 +173,7 @@ def _export(
     assert program is not None
     model = program.model_proto
     model.ir_version = spec.IR_VERSION
-    _check_free_sizes(model, example, free)
+    _check_dynamic_axes(model, example, dynamic)
     return _strip_metadata(model)
 
 
@@ -183,52 +182,52 @@ def _name(module: ImageGraph | CoreGraph) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """What the exception says that all others came from: which sizes became constants, else its first words."""
+    """Return the message of the root cause: which sizes became constants, else its beginning."""
     while error.__cause__ is not None:
         error = error.__cause__
     fixed = re.findall(r"inferred a static shape of (\d+) for dimension \S*shape\[(\d)\]", str(error))
     if fixed:
         sizes = ", ".join(f"axis {axis} of its input at {size}" for size, axis in fixed)
-        return f"a size is built in, which fixes {sizes}"
+        return f"a size became a constant, which fixes {sizes}"
     return textwrap.shorten(str(error) or type(error).__name__, 300)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporter, and torch below it, say about themselves."""
+    """Silence logs, warnings and stderr of the exporter and of torch."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints graphs that it fails on
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints graphs when it fails
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
 
 
-def _check_free_sizes(model: onnx.ModelProto, example: Tensor, free: dict[int, str]) -> None:
-    """Raise `ExportError` when a size that shall be free was fixed to the example's."""
+def _check_dynamic_axes(model: onnx.ModelProto, example: Tensor, dynamic: dict[int, str]) -> None:
+    """Raise `ExportError` when a dynamic axis became a constant."""
     shapes = [value.type.tensor_type.shape.dim for value in model.graph.input]
-    fixed = [name for axis, name in free.items() if any(dims[axis].HasField("dim_value") for dims in shapes)]
+    fixed = [name for axis, name in dynamic.items() if any(dims[axis].HasField("dim_value") for dims in shapes)]
     if fixed:
         raise ExportError(f"the network fixes {' and '.join(fixed)} at {tuple(example.shape)}")
 
 
-# -------------------------------------------------------------------------------- what is left in
+# --------------------------------------------------------------------------------------- clean-up
 
 
 def _strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name nodes by the modules that they came from, and drop all that the exporter noted down: stack traces, paths."""
+    """Name nodes after their modules, and drop the exporter's annotations: stack traces and paths."""
     _name_nodes(model.graph)
     graph = model.graph
     graph.name = "depth"
     for item in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        _forget(item)
+        _clear_annotations(item)
     del graph.value_info[:]
     return model
 
 
-def _forget(item: Any) -> None:
+def _clear_annotations(item: Any) -> None:
     del item.metadata_props[:]
     item.doc_string = ""
 
@@ -242,14 +241,14 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """The module that the node's weight belongs to, else the innermost that it came from; "" for what has none."""
-    # A convolution that a norm was multiplied into counts as the norm's with the exporter; its weight knows better.
+    """Return the module of the node's weight, else the innermost module that it was traced in; "" if there is none."""
+    # The exporter assigns a Conv that it fused with a norm to the norm; the weight's name is right.
     weight = next((name for name in node.input if name.endswith(_WEIGHT)), None)
     if weight is not None:
         return weight.removesuffix(_WEIGHT)
-    noted = {prop.key: prop.value for prop in node.metadata_props}
+    annotations = {prop.key: prop.value for prop in node.metadata_props}
     try:
-        *modules, _ = ast.literal_eval(noted["pkg.torch.onnx.name_scopes"])
+        *modules, _ = ast.literal_eval(annotations["pkg.torch.onnx.name_scopes"])
     except (KeyError, ValueError, SyntaxError):
         return ""
     return str(modules[-1]) if modules and not modules[-1].startswith("_") else ""

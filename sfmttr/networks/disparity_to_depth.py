@@ -1,4 +1,4 @@
-"""A network that gives disparity, with the shift that a clip gave it: from then on it gives depth."""
+"""Adapter that turns a disparity network into a depth network, by the shift that was fitted on a clip."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from sfmttr.types import HW
 class DisparityNetwork(DepthNetwork):
     """Depth up to scale, `1 / (disparity - shift)`, guarded as `inverse_depth.depth_of` says.
 
-    Shift and floor are part of its weights, so that whoever loads them has all that makes depth of what the network
-    says.
+    Shift and floor are buffers, so that a file of its weights holds all that converts disparity to depth.
     """
 
     loss_in_inverse_depth = True
@@ -46,7 +45,7 @@ class DisparityNetwork(DepthNetwork):
         return depth_of(disparity - self.shift, self.floor)
 
     def forward(self, image: Tensor) -> Tensor:
-        # float32: what is left of a far place after the shift is a small difference of large numbers.
+        # float32: for far pixels the shifted disparity is a small difference of large numbers.
         return in_float32(self._depth, self.network(image))
 
     def stack_source_frames(self, images: Tensor, frame: int, left_out: Collection[int] = ()) -> Tensor:
@@ -81,5 +80,5 @@ class DisparityNetwork(DepthNetwork):
 
 
 def empty_disparity_network(network: DepthNetwork) -> DisparityNetwork:
-    """`network`, with a shift that is still to be loaded."""
+    """Return `network` as a depth network whose shift and floor are still to be loaded."""
     return DisparityNetwork(network, InverseDepth(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""A network's depth of every frame of a clip."""
+"""Prediction for every frame of a clip."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from sfmttr.utils.threads import map_in_order
 
 
 def prepare_images(network: DepthNetwork, frames: FrameSet) -> Tensor:
-    """(N, 3, h, w) float32: all frames at the network's working size. Decoded once; training reads from here."""
+    """Return all frames at the network's input size, (N, 3, h, w) float32 in [0, 1].
+
+    They are decoded once; training reads from here.
+    """
     with map_in_order(lambda i: network.prepare(frames.read(i).rgb), len(frames)) as images:
         return torch.cat(list(images))
 
 
 FeatureCache = dict[int, tuple[Tensor, ...]]
-"""By frame, what the early part of a network says of it (`DepthNetwork.stem_features`)."""
+"""Stem features by frame (`DepthNetwork.stem_features`), each with batch size 1."""
 
 
 def features_by_frame(frames: Sequence[int], parts: Sequence[Tensor]) -> FeatureCache:
-    """Early features of several frames, frame by frame."""
-    # Copies, or a frame would keep the memory of all that were computed with it.
+    """Split a batch of stem features, one row per frame, into a cache."""
+    # Copies: a view would keep the memory of the whole batch.
     return {frame: tuple(part[i : i + 1].clone() for part in parts) for i, frame in enumerate(frames)}
 
 
@@ -40,10 +43,10 @@ def predict_maps(
     on_progress: OnProgress = ignore_progress,
     early: FeatureCache | None = None,
 ) -> np.ndarray:
-    """(N, h', w') float32: `network`'s output for `images` (N, 3, h, w), in its own unit and resolution.
+    """Return `network`'s output for `images` (N, 3, h, w) as (N, h', w') float32, in its own unit and resolution.
 
-    What the early part of the network says on the way goes into `early`, where that is given, and stays on the device.
-    Raises `NetworkError` when an output is not finite, or a depth not positive.
+    Stem features are added to `early`, where that is given, and stay on the device. Raises
+    `NetworkError` when an output is not finite, or a depth not positive.
     """
     network = network.eval().to(compute.device).to(memory_format=network.preferred_memory_format)  # type: ignore[call-overload]
     maps = []

@@ -1,4 +1,4 @@
-"""What users are told about a network before they choose. Needs no torch, so that listing is instant."""
+"""Facts about a network that a user needs before choosing one. Needs no torch, so that listing is instant."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from sfmttr.types import DepthKind
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """What users are told before they choose."""
+    """Name, kind of output and terms of a network."""
 
     name: str
     kind: DepthKind
     licence: str
-    """SPDX identifier or the authors' words, for the weights."""
+    """License of the weights: SPDX identifier, or the authors' words."""
     source: str
-    """Where the authors publish it."""
+    """Address at which the authors publish it."""
     description: str
-    """One line: what it was trained on and how."""
+    """One line: training data and supervision."""
     copyright: str = ""
-    """The notice that goes with the licence, as its holders word it."""
+    """Copyright notice, as its holders word it."""

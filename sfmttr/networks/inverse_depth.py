@@ -1,8 +1,8 @@
-"""From the disparity of a network to depth: one shift for the clip, and a guard against what is not positive.
+"""Conversion of disparity to depth: one shift per clip, and a guard against values that are not positive.
 
 A network of kind `AFFINE_DISPARITY` gives `disparity = a / depth + b` with unknown `a > 0` and `b`. Once the shift `b`
-is known (`align.align_disparity`), `1 / (disparity - b)` is depth up to scale: from there on the network is like any
-other whose depth is scale_invariant, in a unit of its own that does not depend on structure-from-motion's.
+is known (`refinement.alignment`), `1 / (disparity - b)` is depth up to scale. From there on the network is treated as
+any scale-invariant one; its unit does not depend on that of structure-from-motion.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 Values = TypeVar("Values", np.ndarray, Tensor)
 
 _UNSHIFTED_RANGE = 50.0
-"""Without points to say better: nothing is taken to be more than this many times as far as what is nearest."""
+"""Largest ratio of far to near depth, where there are no points to fit a shift."""
 _LEAST_INVERSE = 1e-6
-"""Of the nearest, where a network says that nothing is near."""
+"""Least inverse depth assumed for the nearest pixel."""
 
 
 def depth_of(inverse: Values, floor: float | Tensor) -> Values:
-    """Depth (...) of inverse depth (...): 1 / q, and below `floor` > 0 its tangent.
+    """Return depth (...) of inverse depth q (...): 1 / q, and below `floor` > 0 the tangent of 1 / q.
 
-    So sky and mistakes, whose inverse depth is zero or negative once it is shifted, get a depth that is far, positive
-    and finite, and that a refinement still knows the way back from.
+    Sky and errors, whose inverse depth is zero or negative after the shift, get a depth that is far, positive and
+    finite, with a gradient by which a refinement can pull them back.
     """
     guarded = inverse.clip(min=floor)
     return (1 + (guarded - inverse) / guarded) / guarded
@@ -33,20 +33,22 @@ def depth_of(inverse: Values, floor: float | Tensor) -> Values:
 
 @dataclass(frozen=True)
 class InverseDepth:
-    """How a network's disparity is read as inverse depth: `disparity - shift`."""
+    """Parameters that turn a network's disparity into inverse depth: `disparity - shift`."""
 
     shift: float
     """In the network's unit."""
     floor: float
-    """Inverse depth below which `depth_of` goes on along its tangent; > 0, in the network's unit."""
+    """Inverse depth below which `depth_of` follows its tangent; > 0, in the network's unit."""
 
     def depth(self, disparity: np.ndarray) -> np.ndarray:
-        """Depth (...) float32 > 0, in units of 1 / the network's, of its disparity (...)."""
+        """Return depth (...) float32 > 0 of disparity (...), in 1 / the network's unit."""
         return depth_of(disparity.astype(np.float32) - np.float32(self.shift), self.floor)
 
 
 def unshifted_depth(disparity: np.ndarray) -> np.ndarray:
-    """Depth (...) float32 > 0 up to scale, of `disparity` (...) taken for inverse depth as it is: what can be done
-    without any points."""
+    """Return depth (...) float32 > 0 up to scale, of `disparity` (...) taken as inverse depth without a shift.
+
+    For comparisons where no points are at hand to fit one.
+    """
     near = float(np.quantile(disparity, 0.99))
     return InverseDepth(0.0, max(near, _LEAST_INVERSE) / _UNSHIFTED_RANGE).depth(disparity)

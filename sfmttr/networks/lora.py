@@ -1,7 +1,7 @@
-"""Low-rank adaptation (Hu et al., ICLR 2022): weights of linear layers move by a product of two thin matrices.
+"""Low-rank adaptation (Hu et al., ICLR 2022): weights of linear layers change by a product of two thin matrices.
 
-The products are part of the network while it is trained and are added into its weights at the end, so that what comes
-out is a network of the same shape as before.
+The products are parametrizations while the network is trained, and are merged into its weights at the end, so that the
+result has the same parameters as before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WRAPPED = f".parametrizations.{_WEIGHT}."
 
 
 class _LowRank(nn.Module):
-    """weight (O, I) -> weight + up (O, R) @ down (R, I); nothing is changed by it at first."""
+    """weight (O, I) -> weight + up (O, R) @ down (R, I). `up` starts at 0, so that nothing changes at first."""
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class _LowRank(nn.Module):
 
 
 def add_low_rank(network: nn.Module, weights: Collection[str], rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Let every linear layer of `network` whose weight is among the names `weights` move by a matrix of rank `rank`.
+    """Add a trainable matrix of rank `rank` to every linear layer of `network` whose weight is named in `weights`.
 
-    Gives the new parameters by name. Raises `NetworkError` when there is no such layer.
+    Returns the new parameters by name. Raises `NetworkError` when there is no such layer.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {
@@ -54,7 +54,7 @@ def add_low_rank(network: nn.Module, weights: Collection[str], rank: int, seed: 
 
 
 def merged_state(network: nn.Module) -> Mapping[str, Tensor]:
-    """`state_dict_cpu` of `network` as if its low-rank parts had been added into its weights; it stays as it is."""
+    """Return `state_dict_cpu` with low-rank parts merged into their weights. `network` itself does not change."""
     state = dict(state_dict_cpu(network))
     for name in [name for name in state if _WRAPPED in name]:
         layer, rest = name.split(_WRAPPED)

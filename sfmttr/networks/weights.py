@@ -1,4 +1,4 @@
-"""Where weights come from: find the authors' file, else fetch it, check its hash, read it without running code.
+"""Weights files: find the authors' file, else download it, check its hash, and read it without running code.
 
 Folders are searched in this order: the one that is given (`--weights-dir`), `SFMTTR_WEIGHTS`, the user's cache
 (`SFMTTR_CACHE` moves it), and for what comes with the project its `examples/`. Downloads go to the cache. Their hash
@@ -46,44 +46,44 @@ _UNREADABLE = (
     *(OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, pickle.UnpicklingError, zipfile.BadZipFile),
 )
-"""What torch's reader was seen to raise, or can, on files cut short or of another format."""
+"""Errors that torch's reader raises for truncated files and other formats."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file as its authors publish it."""
+    """One weights file as its authors publish it."""
 
     name: str
-    """In our folders."""
+    """File name in the folders that are searched."""
     url: str | None
     """Direct https address; None: it cannot be fetched by itself."""
     sha256: str | None
     """None: not known here, so not verified."""
     page: str
-    """Where a person finds it."""
+    """Web page on which a person finds it."""
     aliases: tuple[str, ...] = ()
-    """Where else it may lie below a folder, e.g. as the authors' archive unpacks."""
+    """Other paths below a searched folder, e.g. as the authors' archive unpacks."""
     shipped: bool = False
-    """It comes with this project, in `examples/`."""
+    """Part of this project, in `examples/`."""
     archive: str | None = None
     """Direct https address of a zip that holds this file, by its last name, when `url` is None."""
     how: str = ""
-    """What a person has to do to get it, when it cannot be fetched; empty: find it on `page`."""
+    """Instruction for getting it by hand, when it cannot be fetched; empty: find it on `page`."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `SFMTTR_CACHE`, else the user's cache of the operating system."""
+    """Return the folder of downloads: `SFMTTR_CACHE`, else the user's cache folder of the operating system."""
     override = os.environ.get("SFMTTR_CACHE")
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("sfmttr"))
 
 
 def weights_folder() -> Path:
-    """The cache's folder for weights."""
+    """Return the cache's folder for weights."""
     return cache_folder() / "weights"
 
 
 def find(file: WeightFile, weights_dir: Path | None = None) -> Path | None:
-    """The first file of this name on the search path, unopened."""
+    """Return the first file of this name on the search path, unopened; None: there is none."""
     environment = os.environ.get("SFMTTR_WEIGHTS")
     given = [weights_dir, Path(environment).expanduser() if environment else None, weights_folder()]
     if file.shipped:
@@ -93,7 +93,7 @@ def find(file: WeightFile, weights_dir: Path | None = None) -> Path | None:
 
 
 def fetch(file: WeightFile, weights_dir: Path | None = None, on_progress: OnProgress = ignore_progress) -> Path:
-    """The file's path: found, else downloaded. `WeightsError` says which file, from where, into which folder."""
+    """Return the file's path: found, else downloaded. Raises `WeightsError`, which names file, address and folder."""
     found = find(file, weights_dir)
     if found is not None:
         _warn_if_changed(file, found)
@@ -196,12 +196,12 @@ def _failed(file: WeightFile, url: str, folder: Path, reason: str) -> str:
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """A state dict from safetensors or from a checkpoint, by the file's name."""
+    """Read a state dict from safetensors or a checkpoint, by the file's suffix. Raises `WeightsError`."""
     return read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """A checkpoint's state, read without running any code that it may hold."""
+    """Read a checkpoint's state dict without running any code that it may hold. Raises `WeightsError`."""
     import torch
 
     try:
@@ -216,7 +216,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 def read_safetensors(path: Path) -> Mapping[str, Any]:
-    """Weights saved as safetensors."""
+    """Read a state dict from safetensors. Raises `WeightsError`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -227,7 +227,7 @@ def read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def read_safetensors_metadata(path: Path) -> Mapping[str, str]:
-    """What a file of safetensors says beside its weights. Raises `WeightsError` when it cannot be read."""
+    """Read the metadata of a safetensors file. Raises `WeightsError` when it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -238,7 +238,7 @@ def read_safetensors_metadata(path: Path) -> Mapping[str, str]:
 
 
 def apply_state(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Copy `state` into `network`; every name and shape must fit, or `WeightsError` names some that do not."""
+    """Copy `state` into `network`. Raises `WeightsError` unless every name and shape fits."""
     own = network.state_dict()
     wrong = {
         "missing": [name for name in own if name not in state],

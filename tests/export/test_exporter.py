@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from export import spec, to_onnx
 from export.__main__ import main
 from export.errors import ExportError
-from export.exporter import ExportConfig, KnownDepth, export_run
+from export.exporter import ExportConfig, export_run
 from export.fp16 import to_fp16
+from export.metric_scale import KnownDepth
 from export.passes.output_range import SEGMENTS
 from export.quantization.quantizer import Int8Quantizer
 from export.runtime import OnnxDepth
@@ -326,7 +327,7 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: 
     assert depth[30, 40] == pytest.approx(3.25, rel=1e-5)
     assert (predictor.kind, predictor.unit) == ("metric", "metres")
     plain = OnnxDepth(exported.export / "depth-fp32.onnx").predict(rgb)
-    np.testing.assert_allclose(depth, report.metadata.scale * plain, rtol=1e-5)
+    np.testing.assert_allclose(depth, report.model.scale * plain, rtol=1e-5)
     assert report.held_out is not None
     assert report.variants[Variant.FP32].held_out is not None
     # All in metres: AbsRel is the same in any unit, RMSE is not.
@@ -338,7 +339,7 @@ def test_a_known_depth_makes_metres(copied: Path, exported: Exported, tmp_path: 
     in_units = export_run(exported.run, tmp_path / "units", ExportConfig(variants=(Variant.FP32,))).held_out
     assert in_units is not None
     assert in_units.unit == "network units"
-    assert report.held_out.torch.rmse == pytest.approx(report.metadata.scale * in_units.torch.rmse, rel=1e-5)
+    assert report.held_out.torch.rmse == pytest.approx(report.model.scale * in_units.torch.rmse, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -364,11 +365,11 @@ def test_a_known_camera_height_makes_metres(copied: Path, monkeypatch: pytest.Mo
         seen.extend(depth.shape for depth, camera in frames if camera.hw == depth.shape)
         return 2.0
 
-    monkeypatch.setattr("export.exporter.camera_height", two_units)
+    monkeypatch.setattr("export.metric_scale.camera_height", two_units)
     report = export_run(copied, config=ExportConfig(variants=(Variant.FP32,), camera_height_m=1.5))
     assert seen == [(150, 200)] * 8
-    assert report.metadata.scale == pytest.approx(0.75)
-    assert report.metadata.unit == "metres"
+    assert report.model.scale == pytest.approx(0.75)
+    assert report.model.unit == "metres"
 
 
 @pytest.mark.parametrize(("height", "known"), [(0.0, None), (float("nan"), None), (1.5, KnownDepth(0, 0, 0, 1.0))])
@@ -558,7 +559,10 @@ assert not heavy, heavy
 def test_command_prints_the_table_and_makes_a_kit(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(copied), "--variants", "int8,fp32"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("torch", "fp32", "int8", "In float in int8: ", "Written to ", "Kit: "))
+    assert all(
+        word in shown
+        for word in ("torch", "fp32", "int8", "Layers in float in the int8 file: ", "Written to ", "Kit: ")
+    )
     assert "fp16" not in shown
     assert (copied / "kit.zip").is_file()
     kit = read_manifest(copied).stage("kit")

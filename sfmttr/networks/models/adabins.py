@@ -1,4 +1,4 @@
-"""AdaBins: EfficientNet-B5, a decoder, and a small transformer that chooses for each picture which depths there are.
+"""AdaBins: EfficientNet-B5, a decoder, and a small transformer that predicts depth bins for each image.
 
 Bhat, Alhashim, Wonka: "AdaBins: depth estimation using adaptive bins", CVPR 2021;
 https://github.com/shariqfarooq123/AdaBins. Written from the paper and checked against the published architecture;
@@ -37,15 +37,15 @@ _MIN_CELLS, _MAX_CELLS = _QUERIES + 1, 500
 """A picture has to have a patch for each query, and one more; there are no more places than these to tell apart."""
 _MIN_SIDE_CELLS, _MAX_SIDE_CELLS = 4, 60
 _KITTI_HW = frozenset({(370, 1224), (370, 1226), (374, 1238), (375, 1242), (376, 1241)})
-"""Sizes of KITTI's rectified pictures."""
+"""Sizes of KITTI's rectified images."""
 _CROP_HW = (352, 1216)
 _FLOOR = 0.1
-"""Added to every bin's share, so that none is empty."""
+"""Added to every bin's width, so that none is empty."""
 
 
 @dataclass(frozen=True)
 class AdaBinsDomain:
-    """What a set of weights was trained on."""
+    """Training data of a set of weights."""
 
     max_depth_m: float
     cells: int
@@ -61,7 +61,7 @@ DOMAINS = {
 
 
 class _Encoder(nn.Module):
-    """EfficientNet below one more name, as it is in the authors' file."""
+    """EfficientNet, one module deeper, as in the authors' file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Encoder(nn.Module):
 
 
 class _Up(nn.Module):
-    """To the size of the encoder's features, which are mixed in."""
+    """Upsampling to the size of the encoder's features, which are joined."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class _SelfAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A transformer's, normalised after each half."""
+    """A transformer layer with post-normalization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class _MiniViT(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares of the bins (B, 256), which sum to 1, and how well each query fits each pixel (B, 128, h, w)."""
+        """Return the bins' widths (B, 256), which sum to 1, and range attention maps (B, 128, h, w)."""
         tokens = self.patch_transformer(x)
         queries = tokens[:, 1 : _QUERIES + 1]
         fit = torch.einsum("bqc,bchw->bqhw", queries, self.conv3x3(x))
@@ -184,15 +184,15 @@ class _MiniViT(nn.Module):
 
 
 def _expected(centres: Tensor, chances: Tensor) -> Tensor:
-    """(B, 1, h, w): the mean of the bins' centres (B, N), each at its chance (B, N, h, w)."""
+    """Return the expected depth (B, 1, h, w) over bin centers (B, N) with probabilities (B, N, h, w)."""
     return torch.einsum("bn,bnhw->bhw", centres, chances)[:, None]
 
 
 class AdaBins(DepthNetwork):
-    """Depth in metres at half the working size. `forward` takes multiples of 32 that make 129 to 500 cells of 32 x 32.
+    """Depth in metres at half the input size. `forward` takes multiples of 32 that make 129 to 500 cells of 32 x 32.
 
-    Weights trained on KITTI look at KITTI's pictures as they were trained to: at the 352 x 1216 pixels in the middle of
-    the bottom, unresized. Depth outside of that is continued from its border, and nothing is learnt from points there.
+    Weights trained on KITTI take KITTI's images as in training: the 352 x 1216 pixels in the middle of the bottom,
+    unresized. Depth outside is extrapolated from the border, and points there are not trained on.
     """
 
     max_batch_size = 1
@@ -212,7 +212,7 @@ class AdaBins(DepthNetwork):
         self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
     def input_hw(self, hw: HW) -> HW:
-        """KITTI's pictures as they are; others at their aspect, with about as many pixels as in training."""
+        """Return KITTI's sizes unchanged; for others, the same aspect with about as many pixels as in training."""
         if self._window(hw) is not None:
             return hw
         aspect = max(hw) / min(hw)
@@ -223,7 +223,7 @@ class AdaBins(DepthNetwork):
         return sides if hw[0] <= hw[1] else sides[::-1]
 
     def _window(self, hw: HW) -> tuple[int, int] | None:
-        """Top and left of what is looked at in a picture of size `hw`; None: all of it."""
+        """Return top and left of the crop of an image of size `hw`; None: all of it."""
         if not self.domain.crops or hw not in _KITTI_HW:
             return None
         return hw[0] - _CROP_HW[0], (hw[1] - _CROP_HW[1]) // 2
@@ -253,7 +253,7 @@ class AdaBins(DepthNetwork):
         return ((xy_px >= left_top) & (xy_px <= left_top + _CROP_HW[::-1])).all(axis=-1)
 
     def edges_and_depth(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Borders of the bins (B, 257), and depth (B, 1, h / 2, w / 2), metres: what the published network gives."""
+        """Return edges of the bins (B, 257) and depth (B, 1, h / 2, w / 2) in metres, as the published network does."""
         decoded = self.decoder(self.encoder((image - self.mean) / self.deviation))
         shares, fit = self.adaptive_bins_layer(decoded)
         widths = (self.domain.max_depth_m - _MIN_DEPTH_M) * shares
@@ -266,13 +266,13 @@ class AdaBins(DepthNetwork):
         return self.edges_and_depth(image)[1]
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """EfficientNet's, and the transformer's of the mini-ViT without what makes tokens of features."""
+        """Return EfficientNet's parameters and those of the mini-ViT's transformer layers, without its embedding."""
         transformer = "adaptive_bins_layer.patch_transformer.transformer_encoder"
         yield from self.encoder.named_parameters("encoder")
         yield from self.get_submodule(transformer).named_parameters(transformer)
 
     def merge_checkpoints(self, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
-        """The authors' file also holds their optimiser, names from several GPUs, and a norm that nothing depends on."""
+        """Remove the authors' optimizer state, the prefix of multi-GPU training, and a norm that is not used."""
         (file,) = files
         state = {_current(name.removeprefix("module.")): value for name, value in file.get("model", file).items()}
         return {name: value for name, value in state.items() if not name.startswith(_UNUSED)}
@@ -284,7 +284,7 @@ _RENAMED = {
     f"{_MINI_VIT}embedding_conv.": f"{_MINI_VIT}conv3x3.",
     f"{_MINI_VIT}patch_transformer.embedding_encoder.": f"{_MINI_VIT}patch_transformer.embedding_convPxP.",
 }
-"""What older files of the authors call some parts, and what they call them now."""
+"""Names in older files of the authors, and their present names."""
 
 
 def _current(name: str) -> str:

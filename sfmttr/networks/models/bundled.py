@@ -1,8 +1,8 @@
-"""The network that comes with the project: small, of plain convolutions, trained on generated pictures alone.
+"""The bundled network: small, of plain convolutions, trained on synthetic images alone.
 
-`tools/train_bundled.py` trains it. It has never seen a real picture, and is the start of a refinement: log depth comes
-straight out of the last convolution, so that the log loss of a refinement pulls on it evenly near and far, and what a
-refinement trains is everything between 1/8 of the picture's size and back (see `encoder_parameters`).
+`tools/train_bundled.py` trains it. It is meant as the start of a refinement: the last convolution outputs log depth, so
+that gradients of the log loss are equally strong near and far, and a refinement trains all layers between 1/8 of the
+image's size on the way down and on the way up (see `encoder_parameters`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _EARLY_STAGES = 2
 _COARSE_BLOCKS = 2
 """Decoder blocks, from the coarsest, that a refinement trains with the encoder."""
 _TYPICAL_DEPTH = 8.0
-"""What an untrained network says, about the middle of what it will be trained on."""
+"""Prediction of the untrained network, about the middle of the training depths."""
 
 
 class _Conv(nn.Module):
     """A 3 x 3 convolution, its BatchNorm and, mostly, a ReLU.
 
     Outside training a norm is an affine map of channels, and is multiplied into the weights instead of passed over the
-    features. Graphs that are traced or exported keep it apart, in the form that exporters and quantisers know.
+    features. Graphs that are traced or exported keep it apart, in the form that exporters and quantizers recognize.
     """
 
     def __init__(self, width_in: int, width_out: int, stride: int = 1, *, relu: bool = True) -> None:
@@ -75,7 +75,7 @@ class _Residual(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Half the size, then one more convolution, or a residual pair of them."""
+    """A convolution with stride 2, then another convolution or a residual block."""
 
     def __init__(self, width_in: int, width_out: int, *, residual: bool) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Stage(nn.Module):
 
 
 class _Context(nn.Module):
-    """Tells every place what the whole picture looks like: a street and a room differ in depth by tens."""
+    """Adds global context to every position: depths in a street and in a room differ by tens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,9 +99,9 @@ class _Context(nn.Module):
 
 
 class _Up(nn.Module):
-    """Twice the size, then the encoder's features of that size mixed in.
+    """Nearest upsampling by 2, joined with the encoder's features of that size.
 
-    Channels are narrowed before the size is doubled: four times less to do, and the same result.
+    Channels are reduced before upsampling: a quarter of the work, and the same result.
     """
 
     def __init__(self, width_in: int, width_skip: int, width_out: int) -> None:
@@ -116,7 +116,7 @@ class _Up(nn.Module):
 
 
 class Bundled(DepthNetwork):
-    """Depth up to scale, at half the working size. `forward` takes multiples of 32."""
+    """Depth up to scale, at half the input size. `forward` takes multiples of 32."""
 
     preferred_memory_format = torch.channels_last
     cached_step_cost = 0.5
@@ -137,18 +137,18 @@ class Bundled(DepthNetwork):
         nn.init.constant_(self.head.bias, math.log(_TYPICAL_DEPTH))  # type: ignore[arg-type]
 
     def input_hw(self, hw: HW) -> HW:
-        """About as many pixels as 192 x 640 has, at the image's aspect, sides multiples of 32, at most 1280."""
+        """Return a size of about 192 x 640 pixels in all, at the image's aspect: multiples of 32, at most 1280."""
         return hw_of_area(hw, _AREA, _MULTIPLE, _MULTIPLE, _LONGEST_SIDE)
 
     def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Features at 1/2, 1/4 and 1/8: 4 MB a frame of 192 x 640."""
+        """Return features at 1/2, 1/4 and 1/8: 4 MB for a frame of 192 x 640."""
         features = [self.stem((image - 0.45) / 0.25)]
         for stage in self.stages[:_EARLY_STAGES]:
             features.append(stage(features[-1]))
         return tuple(features)
 
     def log_depth_from_stem(self, *features: Tensor) -> Tensor:
-        """The rest of `log_depth`."""
+        """Return log depth from the features of the stem."""
         pyramid = list(features)
         for stage in self.stages[_EARLY_STAGES:]:
             pyramid.append(stage(pyramid[-1]))
@@ -158,7 +158,7 @@ class Bundled(DepthNetwork):
         return self.head(x)
 
     def log_depth(self, image: Tensor) -> Tensor:
-        """What is trained: log depth (B, 1, h / 2, w / 2)."""
+        """Return log depth (B, 1, h / 2, w / 2), which is what is trained."""
         return self.log_depth_from_stem(*self.stem_features(image))
 
     def forward_from_stem(self, *features: Tensor) -> Tensor:
@@ -168,10 +168,11 @@ class Bundled(DepthNetwork):
         return self.forward_from_stem(*self.stem_features(image))
 
     def encoder_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Stages, context, and the decoder's coarse half.
+        """Return the parameters of stages, context, and the decoder's coarse half.
 
-        What a picture of another kind gets wrong first is where large things are, and that is decided at 1/32 to 1/8
-        on the way down *and* up. The fine half of the decoder finds edges, of which a few thousand points say little.
+        On images of another domain, the layout of large surfaces is wrong first, and that is decided at 1/32 to 1/8
+        on the way down *and* up. The fine half of the decoder finds edges, for which a few thousand points are little
+        evidence.
         """
         fine = ("head.", *(f"ups.{i}." for i in range(_COARSE_BLOCKS, len(_DECODER_WIDTHS))))
         return ((name, value) for name, value in self.named_parameters() if not name.startswith(fine))

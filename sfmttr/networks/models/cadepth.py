@@ -1,4 +1,4 @@
-"""CADepth: a ResNet-50 and a decoder that weighs channels by what they have in common, self-supervised on KITTI.
+"""CADepth: a ResNet-50 and a decoder with channel attention, self-supervised on KITTI.
 
 Yan, Zhao, Bu, Jin: "Channel-wise attention-based network for self-supervised monocular depth estimation", 3DV 2021;
 https://github.com/kamiLight/CADepth-master. Written from the paper and checked against the published architecture;
@@ -20,7 +20,7 @@ _WIDTHS = (64, 256, 512, 1024, 2048)
 
 
 def structure_perceived(x: Tensor) -> Tensor:
-    """Every channel, plus what channels unlike it say: attention over channels, by their inner products."""
+    """Add to every channel a mixture of the channels least like it: attention over inner products of channels."""
     flat = x.flatten(2)
     alike = flat @ flat.transpose(1, 2)
     unlike = alike.amax(dim=2, keepdim=True) - alike
@@ -28,7 +28,7 @@ def structure_perceived(x: Tensor) -> Tensor:
 
 
 class _DetailEmphasis(nn.Module):
-    """A convolution, whose channels are then raised by what each says over the whole picture."""
+    """A convolution, whose channels are then raised by a gate on their global averages."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Decoder(UNetDecoder):
 
 
 class _Encoder(nn.Module):
-    """A ResNet below one more name, as it is in the authors' file."""
+    """A ResNet, one module deeper, as in the authors' file."""
 
     def __init__(self) -> None:
         super().__init__()

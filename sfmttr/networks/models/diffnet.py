@@ -28,7 +28,7 @@ _ORDER = ("up_x9_0", "up_x9_1", "72", "36", "18", "9", *(f"dispConvScale{scale}"
 
 
 class _ChannelAttention(nn.Module):
-    """Channels weighed by what all of them say over the whole picture."""
+    """Channels weighted by a gate on their global averages."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,43 +42,43 @@ class _ChannelAttention(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """Twice the size, joined with everything that the encoder said at that size."""
+    """Upsampling by 2, joined with all of the encoder's features of that size."""
 
-    def __init__(self, width_in: int, width_said: int, width_out: int) -> None:
+    def __init__(self, width_in: int, width_skip: int, width_out: int) -> None:
         super().__init__()
-        self.ca = _ChannelAttention(width_in + width_said)
-        self.conv_se = nn.Conv2d(width_in + width_said, width_out, 3, 1, 1)
+        self.ca = _ChannelAttention(width_in + width_skip)
+        self.conv_se = nn.Conv2d(width_in + width_skip, width_out, 3, 1, 1)
 
-    def forward(self, coarse: Tensor, said: Sequence[Tensor]) -> Tensor:
-        joined = torch.cat((doubled(coarse), *said), dim=1)
+    def forward(self, coarse: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat((doubled(coarse), *skips), dim=1)
         return functional.relu(self.conv_se(self.ca(joined)), inplace=True)
 
 
 class _Decoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        # What is said at 1/16, 1/8, 1/4 and 1/2: two stages' words, three stages', three and the stem's, the stem's.
-        said = (2 * WIDTHS[2], 3 * WIDTHS[1], 3 * WIDTHS[0] + STEM_WIDTH, STEM_WIDTH)
+        # Encoder features at 1/16, 1/8, 1/4 and 1/2: of two stages, three, three and the stem, the stem.
+        skips = (2 * WIDTHS[2], 3 * WIDTHS[1], 3 * WIDTHS[0] + STEM_WIDTH, STEM_WIDTH)
         coarse = (WIDTHS[3], *_DECODER_WIDTHS)
         last = [ConvElu(_DECODER_WIDTHS[-1], _LAST_WIDTH), ConvElu(_LAST_WIDTH, _LAST_WIDTH)]
         heads = [Conv3x3(width, 1) for width in (_LAST_WIDTH, *_DECODER_WIDTHS[:0:-1])]
-        self.decoder = nn.ModuleList([*last, *map(_Fusion, coarse, said, _DECODER_WIDTHS), *heads])
+        self.decoder = nn.ModuleList([*last, *map(_Fusion, coarse, skips, _DECODER_WIDTHS), *heads])
 
-    def forward(self, said: Sequence[Sequence[Tensor]]) -> Tensor:
-        return self.disparity(self.levels(said), 0)
+    def forward(self, skips: Sequence[Sequence[Tensor]]) -> Tensor:
+        return self.disparity(self.levels(skips), 0)
 
-    def levels(self, said: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Features at 1/1, 1/2, 1/4 and 1/8 of the input."""
-        *finer, (x,) = said
+    def levels(self, skips: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Return features at 1/1, 1/2, 1/4 and 1/8 of the input."""
+        *finer, (x,) = skips
         levels = []
-        for fusion, words in zip(self.decoder[2:6], reversed(finer), strict=True):
-            x = fusion(x, words)
+        for fusion, features in zip(self.decoder[2:6], reversed(finer), strict=True):
+            x = fusion(x, features)
             levels.append(x)
         levels.append(self.decoder[1](doubled(self.decoder[0](x))))
         return levels[:0:-1]
 
     def disparity(self, levels: Sequence[Tensor], scale: int) -> Tensor:
-        """Of one level; the coarser three served the authors' training."""
+        """Return the disparity of one level; only the finest is used after training."""
         return torch.sigmoid(self.decoder[6 + scale](levels[scale]))
 
 

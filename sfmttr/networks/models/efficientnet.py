@@ -39,7 +39,7 @@ def _norm(width: int) -> nn.BatchNorm2d:
 
 
 class _SameConv(nn.Conv2d):
-    """Half the size, or the same, of an input of even sides: what is missing is added on both, rather on the right."""
+    """A convolution with "same" padding for even sides; an odd remainder is added right and below."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int, stride: int, groups: int = 1) -> None:
         super().__init__(width_in, width_out, kernel, stride, groups=groups, bias=False)
@@ -51,7 +51,7 @@ class _SameConv(nn.Conv2d):
 
 
 class _SqueezeExcite(nn.Module):
-    """Channels weighed by what all of them say over the whole picture."""
+    """Channels weighted by a gate on their global averages."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class _SqueezeExcite(nn.Module):
         self.conv_expand = nn.Conv2d(inner, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        said = functional.silu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * self.conv_expand(said).sigmoid()
+        pooled = functional.silu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
+        return x * self.conv_expand(pooled).sigmoid()
 
 
 class _Separable(nn.Module):
-    """Depthwise, then pointwise: the blocks of the first stage."""
+    """Depthwise separable convolution: the block of the first stage."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Separable(nn.Module):
 
 
 class _Inverted(nn.Module):
-    """Widened, depthwise, narrowed again."""
+    """Inverted residual: expansion, depthwise convolution, projection."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -111,9 +111,9 @@ class EfficientNetB5(nn.Module):
 
     WIDTHS = (24, 40, 64, 176, HEAD_WIDTH)
     _GIVEN = (0, 1, 2, 4)
-    """Stages whose features are given, before the head's."""
+    """Stages whose features are returned, before the head's."""
     _RECOMPUTED = 3
-    """First stages whose inner features, many and large, are computed again for gradients: 2 GB at 352 x 1216."""
+    """Number of first stages under activation checkpointing, which saves 2 GB at 352 x 1216."""
 
     def __init__(self) -> None:
         super().__init__()

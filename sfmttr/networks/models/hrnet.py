@@ -1,7 +1,7 @@
-"""HRNet-18: branches of full and lower resolutions in parallel, which exchange what they know after every few blocks.
+"""HRNet-18: branches of full and lower resolutions in parallel, which exchange features after every few blocks.
 
 Wang et al.: "Deep high-resolution representation learning for visual recognition", PAMI 2020. Parameter names are the
-authors'. All that any stage says is given, not its last word alone: DIFFNet decodes from it.
+authors'. The features of all stages are returned, not the last ones alone: DIFFNet decodes from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 from sfmttr.networks.models.resnet import BasicBlock, Bottleneck, stage
 
 WIDTHS = (18, 36, 72, 144)
-"""Of the branches at 1/4, 1/8, 1/16 and 1/32."""
+"""Channels of the branches at 1/4, 1/8, 1/16 and 1/32."""
 STEM_WIDTH = 64
 _MODULES = (1, 4, 3)
 """Exchanges in stages 2, 3 and 4."""
@@ -23,7 +23,7 @@ _BLOCKS = 4
 
 
 def _down(width_in: int, width_out: int, *, relu: bool) -> nn.Sequential:
-    """Half the size."""
+    """Return a convolution with stride 2 and its BatchNorm."""
     parts = [nn.Conv2d(width_in, width_out, 3, 2, 1, bias=False), nn.BatchNorm2d(width_out)]
     return nn.Sequential(*parts, *([nn.ReLU(inplace=True)] if relu else []))
 
@@ -44,17 +44,17 @@ class _Exchange(nn.Module):
         fused = []
         for target, paths in enumerate(self.fuse_layers):
             assert isinstance(paths, nn.ModuleList)
-            said = []
+            terms = []
             for source, (path, x) in enumerate(zip(paths, features, strict=True)):
                 y = path(x)
                 # The size is the target's, not a multiple of the source's: odd sides were rounded up on the way down.
-                said.append(_to_size_of(features[target], y) if source > target else y)
-            fused.append(functional.relu(sum(said[1:], start=said[0])))
+                terms.append(_to_size_of(features[target], y) if source > target else y)
+            fused.append(functional.relu(sum(terms[1:], start=terms[0])))
         return fused
 
 
 def _path(source: int, target: int) -> nn.Module:
-    """From one branch to another, but for the enlarging."""
+    """Return the layers from one branch to another, without the upsampling."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -69,7 +69,7 @@ def _to_size_of(like: Tensor, x: Tensor) -> Tensor:
 
 
 class HRNet18(nn.Module):
-    """`forward` gives, for 1/2, 1/4, 1/8, 1/16 and 1/32 of the input, the features of every stage, early ones first."""
+    """`forward` returns, for 1/2, 1/4, 1/8, 1/16 and 1/32 of the input, the features of all stages in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,24 +95,24 @@ class HRNet18(nn.Module):
 
     @staticmethod
     def _new_branch(index: int) -> nn.ModuleList:
-        """Branches go on as they are; the new one starts from the smallest."""
+        """Return identities for the branches so far, and the start of a new one from the smallest."""
         new = nn.Sequential(_down(WIDTHS[index - 1], WIDTHS[index], relu=True))
         return nn.ModuleList([*(nn.Identity() for _ in range(index)), new])
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         half = functional.relu(self.bn1(self.conv1(x)))
         quarter = functional.relu(self.bn2(self.conv2(half)))
-        said: list[list[Tensor]] = [[half], [quarter], [], [], []]
+        levels: list[list[Tensor]] = [[half], [quarter], [], [], []]
         trunk = self.layer1(quarter)
         features = [transition(trunk) for transition in self.transition1]
         for exchange, transition in ((self.stage2, self.transition2), (self.stage3, self.transition3)):
             features = exchange(features)
-            self._note(said, features)
+            self._append(levels, features)
             features = [*features, transition[-1](features[-1])]
-        self._note(said, self.stage4(features))
-        return said
+        self._append(levels, self.stage4(features))
+        return levels
 
     @staticmethod
-    def _note(said: list[list[Tensor]], features: Sequence[Tensor]) -> None:
+    def _append(levels: list[list[Tensor]], features: Sequence[Tensor]) -> None:
         for level, x in enumerate(features, start=1):
-            said[level].append(x)
+            levels[level].append(x)

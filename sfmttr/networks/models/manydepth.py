@@ -1,4 +1,4 @@
-"""ManyDepth: a ResNet-18 that also compares a frame with the one before it, self-supervised on KITTI.
+"""ManyDepth: a ResNet-18 with a cost volume between a frame and the previous one, self-supervised on KITTI.
 
 Watson, Mac Aodha, Prisacariu, Brostow, Firman: "The temporal opportunist: self-supervised multi-frame monocular depth",
 CVPR 2021; https://github.com/nianticlabs/manydepth (non-commercial). Written from the paper and checked against the
@@ -25,22 +25,22 @@ _BINS = 96
 _BINS_AT_ONCE = 8
 """All of them together would take half a gigabyte for every operation."""
 _DEPTH_RANGE = {"min": 0.1, "max": 20.0}
-"""Of the depths that are compared, where the authors' file does not say."""
+"""Range of the depth hypotheses, where the authors' file does not state it."""
 _MARGIN = 2
-"""Matches this near to the border of the features are not believed."""
+"""Matches this near to the border of the features are ignored."""
 _INTRINSICS = ((0.58, 0.0, 0.5), (0.0, 1.92, 0.5), (0.0, 0.0, 1.0))
-"""KITTI's, in shares of width and height. The authors' networks know no others, whatever the camera."""
+"""KITTI's intrinsics, in shares of width and height. The authors' networks assume them for every camera."""
 _INVERSE = ((1 / 0.58, 0.0, -0.5 / 0.58), (0.0, 1 / 1.92, -0.5 / 1.92), (0.0, 0.0, 1.0))
 _SIZE_CONSTANTS = tuple(
     f"{part}.{name}" for part in ("backprojector", "projector") for name in ("id_coords", "ones", "pix_coords")
 )
-"""In the authors' file, and made of the working size alone."""
+"""Entries of the authors' file that follow from the input size alone."""
 _UNUSED = ("prematching_conv.0.weight", "prematching_conv.0.bias")
-"""In the authors' file; no output depends on it."""
+"""Entries of the authors' file that no output depends on."""
 
 
 class _Encoder(nn.Module):
-    """A ResNet-18 whose features at 1/4 are joined with how well each of many depths explains the frame before."""
+    """A ResNet-18 whose features at 1/4 are joined with a cost volume over depth hypotheses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,13 +62,13 @@ class _Encoder(nn.Module):
         return features
 
     def early(self, image: Tensor) -> Tensor:
-        """Features at 1/4."""
+        """Return features at 1/4."""
         return self.layer1(self.layer0(normalised(image)))
 
     def costs(
         self, current: Tensor, previous: Tensor, previous_from_current: Tensor, depths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How far features (B, C, h, w) are from the previous frame's at each of `depths` (D,): (B, D, h, w).
+        """Return the matching cost (B, D, h, w) of features (B, C, h, w) with the previous frame's at `depths` (D,).
 
         Where a depth leads out of the previous frame, the pixel's largest cost stands instead; the second result,
         (B, 1, h, w), is 1 where no depth does.
@@ -90,7 +90,7 @@ def _costs(*arguments: Tensor) -> Tensor:
 
 
 def _costs_in_float32(current: Tensor, previous: Tensor, previous_from_current: Tensor, depths: Tensor) -> Tensor:
-    """Mean absolute difference of features at each depth, (B, D, h, w); 0 where there is nothing to compare."""
+    """Return the mean absolute difference of features at each depth, (B, D, h, w); 0 without a match in view."""
     batch, channels, height, width = current.shape
     intrinsics, inverse = current.new_tensor(_INTRINSICS), current.new_tensor(_INVERSE)
     x = torch.arange(width, device=current.device, dtype=current.dtype)
@@ -113,7 +113,7 @@ def _costs_in_float32(current: Tensor, previous: Tensor, previous_from_current: 
 
 
 class _PoseEncoder(nn.Module):
-    """A ResNet-18 of two pictures, below one more name, as it is in the authors' file."""
+    """A ResNet-18 of two stacked images, one module deeper, as in the authors' file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _PoseDecoder(nn.Module):
         self.net = nn.ModuleList([*convs, nn.Conv2d(256, 12, 1)])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotation as axis times angle, and translation, (B, 3) each."""
+        """Return rotation as axis times angle, and translation, (B, 3) each."""
         x = features
         for conv in self.net[:-1]:
             x = functional.relu(conv(x))
@@ -140,7 +140,7 @@ class _PoseDecoder(nn.Module):
 
 
 def rotation_of(axis_angle: Tensor) -> Tensor:
-    """Rodrigues' formula, (B, 3) -> (B, 3, 3). The tiny addend keeps the slope finite where there is no rotation."""
+    """Rodrigues' formula, (B, 3) -> (B, 3, 3). The tiny addend keeps the gradient finite without rotation."""
     angle = (axis_angle.square().sum(dim=1, keepdim=True) + 1e-24).sqrt()
     x, y, z = (axis_angle / (angle + 1e-7)).unbind(dim=1)
     zero = torch.zeros_like(x)
@@ -152,13 +152,13 @@ def rotation_of(axis_angle: Tensor) -> Tensor:
 
 
 def _undone(axis_angle: Tensor, translation: Tensor) -> Tensor:
-    """(B, 3, 4): back from where the motion leads. The pose network says how the previous camera became this one."""
+    """Return the inverse motion (B, 3, 4): the pose network predicts the one from the previous camera to this."""
     rotation = rotation_of(axis_angle).transpose(1, 2)
     return torch.cat((rotation, -rotation @ translation[:, :, None]), dim=2)
 
 
 class ManyDepth(DepthNetwork):
-    """Depth up to scale, at the working size, of a frame and the one before. `forward` takes multiples of 32.
+    """Depth up to scale, at the input size, of a frame and the previous one. `forward` takes multiples of 32.
 
     Given the same frame twice, it says what one picture says.
     """
@@ -179,20 +179,20 @@ class ManyDepth(DepthNetwork):
         return input_hw(hw)
 
     def motion(self, image: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pose network says of the two: axis times angle and translation, (B, 3) each."""
+        """Return the pose network's motion between the two: axis times angle and translation, (B, 3) each."""
         return self.pose(self.pose_encoder(previous, image))
 
     def previous_from_current(self, image: Tensor, previous: Tensor) -> Tensor:
-        """(B, 3, 4), in network units."""
+        """Return the motion as (B, 3, 4), in network units."""
         return in_float32(_undone, *self.motion(image, previous))
 
     def depths(self) -> Tensor:
-        """(D,) that are compared."""
+        """Return the depth hypotheses (D,)."""
         low, high = self.depth_range.unbind()
         return low + (high - low) * torch.linspace(0, 1, _BINS, dtype=low.dtype, device=low.device)
 
     def features(self, image: Tensor, previous: Tensor) -> list[Tensor]:
-        """What is decoded, finest first."""
+        """Return the features for the decoder, finest first."""
         return self.encoder(image, previous, self.previous_from_current(image, previous), self.depths())
 
     def forward(self, image: Tensor) -> Tensor:

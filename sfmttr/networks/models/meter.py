@@ -20,7 +20,7 @@ from sfmttr.types import HW
 
 _SHORT_SIDE = 192
 _MULTIPLE = 64
-"""The encoder halves five times, and its coarsest transformer folds patches of 2 x 2."""
+"""The encoder halves the size five times, and its coarsest transformer folds patches of 2 x 2."""
 _LONGEST_SIDE = 1280
 """Attention is quadratic in the pixels: panoramas are squeezed to this."""
 _HEADS, _HEAD_WIDTH = 4, 8
@@ -48,12 +48,12 @@ SIZES = {
 
 @dataclass(frozen=True)
 class MeterDomain:
-    """What a set of weights was trained on."""
+    """Training data of a set of weights."""
 
     metres_per_unit: float
     trained_hw: HW
     imagenet_normalised: bool
-    """Whether images had ImageNet's mean and deviation taken out, or were left in [0, 1]."""
+    """Images are normalized with ImageNet's mean and deviation; else they stay in [0, 1]."""
 
 
 DOMAINS = {
@@ -85,7 +85,7 @@ class _Normed(nn.Sequential):
 
     Refinement keeps the statistics fixed. A norm is then an affine map of channels, and is multiplied into the weights
     instead of passed over the features: a training step takes an eighth less. Graphs that are traced or exported keep
-    it apart, in the form that exporters and quantisers know.
+    it apart, in the form that exporters and quantizers recognize.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def _two_step_norm_relu(width_in: int, width_out: int, stride: int = 1) -> nn.Se
 
 
 class _InvertedResidual(nn.Module):
-    """MobileNetV2's block: widen, filter each channel, narrow."""
+    """MobileNetV2's block: expansion, depthwise convolution, projection."""
 
     def __init__(self, width_in: int, width_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -230,24 +230,24 @@ class _Encoder(nn.Module):
         self.mvit = nn.ModuleList(map(_TransformerBlock, c[3:6], size.transformer, hidden))
         self.conv2 = _conv_norm_relu(c[5], c[6])
 
-    def early(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at 1/16, 1/8 and 1/4: where most of the time goes, at a fifth of the parameters."""
+    def stem(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features at 1/16, 1/8 and 1/4: most of the time, with a fifth of the parameters."""
         quarter = self.mv2[1](self.mv2[0](self.conv1(image)))
         eighth = self.mv2[4](self.mv2[3](self.mv2[2](quarter)))
         return self.mv2[5](self.mvit[0](eighth)), eighth, quarter
 
-    def late(self, sixteenth: Tensor) -> Tensor:
-        """Features at 1/32."""
+    def after_stem(self, sixteenth: Tensor) -> Tensor:
+        """Return features at 1/32."""
         return self.conv2(self.mvit[2](self.mv2[6](self.mvit[1](sixteenth))))
 
     def stem_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names, below `prefix`, and parameters that `early` uses."""
+        """Return the parameters that `stem` uses, with names below `prefix`."""
         late = ("mv2.6.", "mvit.1.", "mvit.2.", "conv2.")
         return ((f"{prefix}.{name}", value) for name, value in self.named_parameters() if not name.startswith(late))
 
 
 class _UpBlock(nn.Module):
-    """Twice the size, then the encoder's features of that size mixed in."""
+    """Upsampling to twice the size, joined with the encoder's features of that size."""
 
     def __init__(self, width_in: int, width_out: int, width_skip: int) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class _Decoder(nn.Module):
 
 
 def positive(raw: Tensor, floor: float = _FLOOR) -> Tensor:
-    """`raw` where it is at least `floor`; below, a hyperbola that meets it smoothly and stays above 0.
+    """Return `raw` where it is at least `floor`; below, a hyperbola that meets it smoothly and stays above 0.
 
     The last layer is a plain convolution, so nothing keeps it from going below 0. A hyperbola's slope fades slowly
     (a quarter at 0, a ninth at -floor), so that training can pull such pixels back.
@@ -290,7 +290,7 @@ def positive(raw: Tensor, floor: float = _FLOOR) -> Tensor:
 
 
 class Meter(DepthNetwork):
-    """METER (MIT, https://github.com/lorenzopapa5/METER), depth in metres at a quarter of the working size.
+    """METER (MIT, https://github.com/lorenzopapa5/METER), depth in metres at a quarter of the input size.
 
     The authors trained in decimetres on KITTI and in centimetres on NYU Depth v2 (their depth augmentation shifts by
     so many "cm/dm", their loss assumes a range of 1000); `forward` converts. Heights and
@@ -315,11 +315,11 @@ class Meter(DepthNetwork):
         self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
     def input_hw(self, hw: HW) -> HW:
-        """Short side 192, long side the multiple of 64 nearest to the image's aspect, at most 1280.
+        """Return short side 192, long side the multiple of 64 nearest to the image's aspect, at most 1280.
 
         At multiples of 64 every patch folds and every skip connection meets its decoder stage exactly. The one
-        exception is the size that the weights were trained at: where the rule gives 640 and they saw 636 (KITTI),
-        they get 636.
+        exception is the size of training: where the rule gives 640 and the weights were trained at 636 (KITTI), it
+        is 636.
         """
         aspect = max(hw) / min(hw)
         long_side = _MULTIPLE * round(min(_SHORT_SIDE * aspect, _LONGEST_SIDE) / _MULTIPLE)
@@ -329,16 +329,16 @@ class Meter(DepthNetwork):
         return _SHORT_SIDE, trained if 0 <= long_side - trained < 8 else long_side
 
     def raw(self, image: Tensor) -> Tensor:
-        """The published network: takes images as it was trained on, gives its own unit, sign not yet ensured."""
-        return self._raw_from_stem(*self.encoder.early(image))
+        """Return the published network's output: for images as in training, in its own unit, not yet positive."""
+        return self._raw_from_stem(*self.encoder.stem(image))
 
     def _raw_from_stem(self, sixteenth: Tensor, eighth: Tensor, quarter: Tensor) -> Tensor:
-        return self.decoder(self.encoder.late(sixteenth), sixteenth, eighth, quarter)
+        return self.decoder(self.encoder.after_stem(sixteenth), sixteenth, eighth, quarter)
 
     def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
         if self.domain.imagenet_normalised:
             image = (image - self.mean) / self.deviation
-        return self.encoder.early(image)
+        return self.encoder.stem(image)
 
     def forward_from_stem(self, *features: Tensor) -> Tensor:
         return positive(self._raw_from_stem(*features)) * self.domain.metres_per_unit

@@ -1,4 +1,4 @@
-"""What the self-supervised networks share: the decoder's pieces and the meaning of its output.
+"""Parts shared by the self-supervised networks: decoder, input size, and conversion of its output to depth.
 
 Godard, Mac Aodha, Firman, Brostow: "Digging into self-supervised monocular depth estimation", ICCV 2019, which
 ManyDepth, CADepth and DIFFNet build on. Parameter names are theirs.
@@ -18,17 +18,17 @@ from sfmttr.networks.info import NetworkInfo
 from sfmttr.types import HW
 
 WORKING_AREA = 309 * 1024
-"""What KITTI's pictures come to at 1024 wide, before their sides are rounded."""
+"""Pixels of KITTI's images at a width of 1024, before sides are rounded."""
 _MULTIPLE = 32
 _LONGEST_SIDE = 1280
 SETTINGS = ("height", "width", "use_stereo", "num_layers")
-"""What the authors' files hold beside weights."""
+"""Entries of the authors' files that are no weights."""
 CLASSIFIER = ("encoder.fc.weight", "encoder.fc.bias")
-"""Of a ResNet for ImageNet: it is in the files, and no depth depends on it."""
+"""Classifier of a ResNet for ImageNet; in the files, but not used."""
 
 
 class Conv3x3(nn.Module):
-    """A 3 x 3 convolution that mirrors the picture at its border."""
+    """A 3 x 3 convolution with reflection padding."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Conv3x3(nn.Module):
 
 
 class ConvElu(nn.Module):
-    """The same, and an ELU."""
+    """`Conv3x3` followed by an ELU."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -50,30 +50,30 @@ class ConvElu(nn.Module):
 
 
 def doubled(x: Tensor) -> Tensor:
-    """Twice the size, nearest."""
+    """Upsample by 2, nearest."""
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def normalised(image: Tensor) -> Tensor:
-    """As these networks want pictures in [0, 1]."""
+    """Normalize images in [0, 1] as these networks expect."""
     return (image - 0.45) / 0.225
 
 
 def depth_of(disparity: Tensor) -> Tensor:
-    """Depth from 0.1 to 100 units, of a sigmoid's value."""
+    """Return depth from 0.1 to 100 units, of a sigmoid's value."""
     return 1.0 / (0.01 + 9.99 * disparity)
 
 
 def input_hw(hw: HW) -> HW:
-    """About as many pixels as 320 x 1024 has, at the image's aspect, sides multiples of 32 from 64 on.
+    """Return a size of about 320 x 1024 pixels in all, at the image's aspect, sides multiples of 32 from 64 on.
 
-    KITTI's pictures come to 320 x 1024, which the published weights were trained at.
+    For KITTI's images it is 320 x 1024, the size in training.
     """
     return hw_of_area(hw, WORKING_AREA, _MULTIPLE, 2 * _MULTIPLE, _LONGEST_SIDE)
 
 
 def state_of(files: Sequence[Mapping[str, Any]], parts: Sequence[str], without: Sequence[str]) -> dict[str, Tensor]:
-    """The files of `parts` of a network in one state dict, each below its part's name, but for what is in `without`."""
+    """Return one state dict of the files of `parts`, each below its part's name, without the entries in `without`."""
     skipped = (*without, *SETTINGS)
     return {
         f"{part}.{name}": value
@@ -84,9 +84,9 @@ def state_of(files: Sequence[Mapping[str, Any]], parts: Sequence[str], without: 
 
 
 class UNetDecoder(nn.Module):
-    """Five times: filter, double the size, take the encoder's features in, filter. The coarsest comes first.
+    """Five levels, coarsest first: convolution, upsampling by 2, skip connection, convolution.
 
-    `forward` gives the disparity, a sigmoid's value, at the input's size.
+    `forward` returns the disparity, a sigmoid's value, at the input's size.
     """
 
     WIDTHS = (256, 128, 64, 32, 16)
@@ -106,14 +106,14 @@ class UNetDecoder(nn.Module):
         self._heads = len(blocks)
 
     def _level(self, coarse: int, width: int, skip: int) -> list[nn.Module]:
-        """The modules of one level; those between the first and the last see what was joined."""
+        """Return the modules of one level; all but the first take the features after the skip connection."""
         return [ConvElu(coarse, width), ConvElu(width + skip, width)]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return self.disparity(self.levels(features), 0)
 
     def levels(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Features at 1/1, 1/2, 1/4, 1/8 and 1/16 of the input, of the encoder's `features` (finest first)."""
+        """Return features at 1/1, 1/2, 1/4, 1/8 and 1/16 of the input, from the encoder's `features` (finest first)."""
         x, skips = features[-1], list(features[:-1])
         levels = []
         for first in range(0, self._heads, self._per_level):
@@ -123,16 +123,16 @@ class UNetDecoder(nn.Module):
         return levels[::-1]
 
     def disparity(self, levels: Sequence[Tensor], scale: int) -> Tensor:
-        """Of one of the four finest levels; the coarser three served the authors' training."""
+        """Return the disparity of one of the four finest levels; only the finest is used after training."""
         return torch.sigmoid(self.decoder[self._heads + scale](levels[scale]))
 
     def _joined(self, x: Tensor, first: int) -> Tensor:
-        """What a level does after its features were joined with the encoder's."""
+        """Apply a level's modules after the skip connection."""
         return self.decoder[first + 1](x)
 
 
 class MonodepthNetwork(DepthNetwork):
-    """An encoder of one picture and a decoder: depth up to scale, at the working size.
+    """An encoder of one image and a decoder: depth up to scale, at the input size.
 
     `forward` takes multiples of 32, from 64 on.
     """

@@ -1,4 +1,4 @@
-"""RT-MonoDepth-S: a small self-supervised network of plain convolutions, without normalisation layers.
+"""RT-MonoDepth-S: a small self-supervised network of plain convolutions, without normalization layers.
 
 Feng, Chen, Zhang, Hu, Li, Ge: "Real-Time Monocular Depth Estimation on Embedded Systems", ICIP 2024;
 https://github.com/Ecalpal/RT-MonoDepth (weights for non-commercial use, by its README). Written from the paper and
@@ -25,7 +25,7 @@ _ENCODER_WIDTHS = (64, 64, 128, 192)
 _DECODER_WIDTHS = (192, 96, 64, 32, 16)
 _EARLY_STAGES = 2
 _SETTINGS = ("height", "width", "use_stereo")
-"""What the authors' encoder file holds beside weights."""
+"""Entries of the authors' encoder file that are no weights."""
 
 
 class _Encoder(nn.Module):
@@ -43,21 +43,21 @@ class _Encoder(nn.Module):
             nn.LeakyReLU(0.1, inplace=True),
         )
 
-    def early(self, image: Tensor) -> Tensor:
-        """Features at 1/8: most of the encoder's time, at a third of its parameters."""
+    def stem(self, image: Tensor) -> Tensor:
+        """Return features at 1/8: most of the encoder's time, with a third of its parameters."""
         x = functional.relu(self.conv1((image - 0.45) / 0.225), inplace=True)
         for stage in self.convs[:_EARLY_STAGES]:
             x = stage(x)
         return x
 
-    def late(self, x: Tensor) -> Tensor:
-        """Features at 1/16."""
+    def after_stem(self, x: Tensor) -> Tensor:
+        """Return features at 1/16."""
         for stage in self.convs[_EARLY_STAGES:]:
             x = stage(x)
         return x
 
     def stem_parameters(self, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names, below `prefix`, and parameters that `early` uses."""
+        """Return the parameters that `stem` uses, with names below `prefix`."""
         late = tuple(f"convs.{i}." for i in range(_EARLY_STAGES, len(self.convs)))
         return ((f"{prefix}.{name}", value) for name, value in self.named_parameters() if not name.startswith(late))
 
@@ -81,7 +81,7 @@ class _Head(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Four times: filter, double the size, filter. Nothing is taken from the encoder but its last features."""
+    """Four times: convolution, nearest upsampling by 2, convolution. Without skip connections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _Decoder(nn.Module):
 
 
 class RtMonoDepthS(DepthNetwork):
-    """RT-MonoDepth-S: depth up to scale, at the working size. `forward` takes multiples of 16, from 32 on."""
+    """RT-MonoDepth-S: depth up to scale, at the input size. `forward` takes multiples of 16, from 32 on."""
 
     preferred_memory_format = torch.channels_last  # takes about a fifth off a training step
     cached_step_cost = 0.55
@@ -111,21 +111,21 @@ class RtMonoDepthS(DepthNetwork):
         self.depth = _Decoder()
 
     def input_hw(self, hw: HW) -> HW:
-        """Long side 640, short side the multiple of 32 nearest to the image's aspect (at least 32)."""
+        """Return long side 640, short side the multiple of 32 nearest to the image's aspect (at least 32)."""
         short_side = max(_MULTIPLE, _MULTIPLE * round(_LONG_SIDE * min(hw) / max(hw) / _MULTIPLE))
         return (_LONG_SIDE, short_side) if hw[0] > hw[1] else (short_side, _LONG_SIDE)
 
     def disparity(self, image: Tensor) -> Tensor:
-        """What the published network gives: the sigmoid's value in (0, 1)."""
-        return self.depth(self.encoder.late(self.encoder.early(image)))
+        """Return the published network's output: a sigmoid's value in (0, 1)."""
+        return self.depth(self.encoder.after_stem(self.encoder.stem(image)))
 
     def stem_features(self, image: Tensor) -> tuple[Tensor, ...]:
-        return (self.encoder.early(image),)
+        return (self.encoder.stem(image),)
 
     def forward_from_stem(self, *features: Tensor) -> Tensor:
-        (early,) = features
+        (stem,) = features
         # Monodepth2's range of 0.1 to 100 units.
-        return 1.0 / (0.01 + 9.99 * self.depth(self.encoder.late(early)))
+        return 1.0 / (0.01 + 9.99 * self.depth(self.encoder.after_stem(stem)))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.forward_from_stem(*self.stem_features(image))
