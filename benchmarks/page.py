@@ -1,9 +1,9 @@
-"""How soon the page opens: seconds from `python app.py` to the first answer.
+"""Time until the page opens: seconds from `python app.py` to the first answer.
 
     python -m benchmarks.page [--times 3] [--out benchmarks/results/page]
 
-Each time in a process of its own, with an empty folder for its state. "again": the page fetched once more from the same
-process.
+Each repetition starts a process of its own with an empty folder for its state. "again": the page is fetched once more
+from the same process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT = 7899
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def main() -> None:
@@ -40,15 +40,15 @@ def main() -> None:
 
 
 def _opened() -> tuple[float, float]:
-    """Seconds to the first whole page, and of a second one."""
+    """Return the seconds to the first whole page, and of a second one."""
     with tempfile.TemporaryDirectory() as state:
         environment = os.environ | {"GRADIO_SERVER_PORT": str(PORT), "SFMTTR_PAGE": state}
         started = time.perf_counter()
         page = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         try:
             while not _answers():
-                if page.poll() is not None or time.perf_counter() - started > PATIENCE_S:
-                    raise SystemExit("the page does not open")
+                if page.poll() is not None or time.perf_counter() - started > TIMEOUT_S:
+                    raise SystemExit("the page did not open")
                 time.sleep(0.02)
             first = time.perf_counter() - started
             _answers()

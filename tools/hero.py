@@ -1,8 +1,8 @@
-"""The pictures at the top of the page, from a finished run of the street example and its exact depth:
+"""Make the pictures at the top of the page from a finished run of the street example and its exact depth:
 
     python -m sfmttr refine examples/street.mp4 --out RUN && python -m tools.hero RUN
 
-Written into demo/static/: the frame, and how far depth is off before and after (blue is right, red is `MAX_ERROR` off).
+Written to demo/static/: the frame, and the depth error before and after (blue: none, red: `MAX_ERROR` or more).
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ NO_TRUTH = (221, 227, 235)
 
 
 def error_picture(depth: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8: relative error of depth (any size) against true depth (h, w; 0: none), medians made equal."""
+    """Color the relative error of depth (any size) against true depth (h, w; 0: none), with equal medians.
+
+    Returns (h, w, 3) uint8.
+    """
     known = true > 0
     depth = resize_numpy(depth, (true.shape[0], true.shape[1]))
     depth = depth * np.median(true[known]) / np.median(depth[known])

@@ -69,7 +69,7 @@ class Bench:
         return key
 
     def quiet(self) -> bool:
-        """Whether no work is left: no job, no thread, nobody in line, no folder of a run."""
+        """Whether no work is left: no job, no thread, nobody in the queue, no folder of a run."""
         threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("job-")]
         runs = [path for path in (self.service.config.folder / "visitors").glob("*/run")]
         return not threads and not runs and self.service.queue.idle and self.service.jobs.running == 0
@@ -129,7 +129,7 @@ def test_the_live_picture_changes_as_the_network_learns(bench: Bench, monkeypatc
 def test_every_picture_can_be_shown(bench: Bench) -> None:
     session = bench.service.finished(bench.finish())
     view = view_of(session)
-    assert set(view.layers) == set(render_titles())
+    assert set(view.layers) == set(titles())
     for layer in view.layers:
         for frame in (0, len(view.frames) - 1):
             assert webp(session, layer, frame, 64)[:4] == b"RIFF"
@@ -139,7 +139,7 @@ def test_every_picture_can_be_shown(bench: Bench) -> None:
             webp(session, layer, frame, 64)
 
 
-def render_titles() -> list[str]:
+def titles() -> list[str]:
     from demo.run_view import TITLES
 
     return [str(title) for title in TITLES]
@@ -296,14 +296,14 @@ def test_the_next_run_works_after_a_stop(bench: Bench) -> None:
 
 
 def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = threading.Event()  # one of the two that it waits: the other is held at work until then
+    shown = threading.Event()  # that one of the two waits; the other is held at work until then
     reconstruct = bench.sfm.reconstruct
 
-    def when_told(*arguments: Any) -> Any:
-        assert told.wait(60)
+    def when_shown(*arguments: Any) -> Any:
+        assert shown.wait(60)
         return reconstruct(*arguments)
 
-    monkeypatch.setattr(reconstruction, "reconstruct", when_told)
+    monkeypatch.setattr(reconstruction, "reconstruct", when_shown)
     first, second = bench.calls.run.start(bench.choose(), *FORM), bench.calls.run.start(bench.choose(), *FORM)
     next(first)
     next(second)
@@ -314,7 +314,7 @@ def test_two_runs_wait_for_each_other(bench: Bench, monkeypatch: pytest.MonkeyPa
         for update in updates:
             if isinstance(update[0], str) and "1 run is ahead of you" in update[0]:
                 waited.add(name)
-                told.set()
+                shown.set()
             ends[name] = update
 
     threads = [threading.Thread(target=follow, args=pair) for pair in (("first", first), ("second", second))]
@@ -453,20 +453,20 @@ def test_a_made_example_is_shown_at_once_and_again_after_a_restart(
     assert service.examples.ready(example)
 
 
-# ----------------------------------------------------------------------------------------- watch
+# -------------------------------------------------------------------------------------- tracker
 
 
-def test_the_line_is_told_before_anything_else() -> None:
-    watch = ProgressTracker(lambda: dict.fromkeys(ORDER, 1.0))
-    watch.update(QueueEvent(2))
-    assert "2 runs are ahead of you" in progress.run_progress(watch.state)
-    watch.update(QueueEvent(0))
-    watch.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=Recipe().name))
-    html = progress.run_progress(watch.state)
+def test_the_queue_is_shown_before_anything_else() -> None:
+    tracker = ProgressTracker(lambda: dict.fromkeys(ORDER, 1.0))
+    tracker.update(QueueEvent(2))
+    assert "2 runs are ahead of you" in progress.run_progress(tracker.state)
+    tracker.update(QueueEvent(0))
+    tracker.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=Recipe().name))
+    html = progress.run_progress(tracker.state)
     assert "estimating camera poses, 2 of 10" in html
     assert "trying again" not in html
-    watch.update(Progress("sfm", 3, 10, phase=SfmPhase.MAPPING, attempt="forward"))
-    html = progress.run_progress(watch.state)
+    tracker.update(Progress("sfm", 3, 10, phase=SfmPhase.MAPPING, attempt="forward"))
+    html = progress.run_progress(tracker.state)
     assert "estimating camera poses, 3 of 10 (trying again: forward)" in html
     assert 'aria-current="step"' in html
 

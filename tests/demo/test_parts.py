@@ -1,4 +1,4 @@
-"""The parts of the page that need no browser: folders, line, jobs, uploads, estimates, charts, the export's child."""
+"""Parts of the page that need no browser: folders, queue, jobs, uploads, estimates, charts, the export's child."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_looking_at_a_folder_keeps_it(store: SessionStore) -> None:
 # ------------------------------------------------------------------------------------------- line
 
 
-def test_first_come_first_served_and_all_know_their_place() -> None:
-    queue, order, places, gate = WorkQueue(8), [], [], threading.Event()
+def test_first_come_first_served_and_all_know_their_position() -> None:
+    queue, order, positions, gate = WorkQueue(8), [], [], threading.Event()
 
     def stand(name: str, note: Callable[[int], None]) -> threading.Thread:
         def work() -> None:
@@ -98,42 +98,42 @@ def test_first_come_first_served_and_all_know_their_place() -> None:
         thread.start()
         return thread
 
-    first = stand("first", lambda place: None)
+    first = stand("first", lambda position: None)
     while "first" not in order:
         time.sleep(0.01)
-    second = stand("second", lambda place: None)
+    second = stand("second", lambda position: None)
     while queue.waiting < 1:
         time.sleep(0.01)
-    third = stand("third", places.append)
-    while not places:
+    third = stand("third", positions.append)
+    while not positions:
         time.sleep(0.01)
-    assert (queue.waiting, places[0]) == (2, 2)
+    assert (queue.waiting, positions[0]) == (2, 2)
     gate.set()
     for thread in (first, second, third):
         thread.join(5)
     assert order == ["first", "second", "third"]
-    assert places[-1] == 0
-    assert sorted(places, reverse=True) == places
+    assert positions[-1] == 0
+    assert sorted(positions, reverse=True) == positions
     assert queue.idle
 
 
-def test_who_leaves_the_line_lets_others_pass() -> None:
+def test_leaving_the_queue_lets_others_pass() -> None:
     queue = WorkQueue(8)
 
-    def leave(place: int) -> None:
+    def leave(position: int) -> None:
         raise Cancelled("gone")
 
-    with queue.acquire(lambda place: None), pytest.raises(Cancelled), queue.acquire(leave):
+    with queue.acquire(lambda position: None), pytest.raises(Cancelled), queue.acquire(leave):
         pass
     assert queue.idle
 
 
-def test_a_full_line_says_so() -> None:
+def test_a_full_queue_is_refused_with_a_sentence() -> None:
     queue = WorkQueue(0)
     with (
-        queue.acquire(lambda place: None),
+        queue.acquire(lambda position: None),
         pytest.raises(QueueFullError, match="come back"),
-        queue.acquire(lambda place: None),
+        queue.acquire(lambda position: None),
     ):
         pass
 
@@ -141,19 +141,19 @@ def test_a_full_line_says_so() -> None:
 # ------------------------------------------------------------------------------------------- jobs
 
 
-def ended(job: Job[int]) -> None:
+def run_to_end(job: Job[int]) -> None:
     job.start()
     assert job.join(5)
 
 
 def test_a_job_reports_and_ends() -> None:
-    def work(tell: Callable[[object], None]) -> int:
-        tell("one")
-        tell("two")
+    def work(on_event: Callable[[object], None]) -> int:
+        on_event("one")
+        on_event("two")
         return 3
 
     job = Job(work)
-    ended(job)
+    run_to_end(job)
     assert job.result is not None
     assert job.result.value == 3
     assert list(job.events(0.1)) == ["one", "two", None]
@@ -162,10 +162,10 @@ def test_a_job_reports_and_ends() -> None:
 def test_a_stopped_job_ends_at_its_next_event() -> None:
     cleaned = []
 
-    def work(tell: Callable[[object], None]) -> int:
+    def work(on_event: Callable[[object], None]) -> int:
         try:
             while True:
-                tell("tick")
+                on_event("tick")
                 time.sleep(0.01)
         finally:
             cleaned.append(True)
@@ -184,9 +184,9 @@ def test_a_stopped_job_ends_at_its_next_event() -> None:
 
 
 def test_only_the_visitor_s_own_jobs_end_with_them() -> None:
-    def work(tell: Callable[[object], None]) -> int:
+    def work(on_event: Callable[[object], None]) -> int:
         while True:
-            tell(None)
+            on_event(None)
             time.sleep(0.01)
 
     mine, yours, jobs = Job(work), Job(work), Jobs()
@@ -204,11 +204,11 @@ def test_only_the_visitor_s_own_jobs_end_with_them() -> None:
     [(ClipError("Film again."), "Film again."), (ZeroDivisionError("secret path"), INTERNAL_ERROR)],
 )
 def test_a_failed_job_has_a_sentence(error: Exception, sentence: str, caplog: pytest.LogCaptureFixture) -> None:
-    def work(tell: Callable[[object], None]) -> int:
+    def work(on_event: Callable[[object], None]) -> int:
         raise error
 
     job = Job(work)
-    ended(job)
+    run_to_end(job)
     assert job.result is not None
     assert job.result.problem == sentence
     assert ("secret path" in caplog.text) is isinstance(error, ZeroDivisionError)
@@ -236,14 +236,14 @@ def touch(folder: Path, *names: str) -> list[Path]:
         (tuple(f"{i}.png" for i in range(6)), "at most 5"),
     ],
 )
-def test_what_cannot_be_used_is_said(tmp_path: Path, names: tuple[str, ...], sentence: str) -> None:
+def test_unsupported_uploads_are_refused_with_a_sentence(tmp_path: Path, names: tuple[str, ...], sentence: str) -> None:
     paths = touch(tmp_path / "up", *names)
     (tmp_path / "kept").mkdir()
     with pytest.raises(ClipError, match=sentence):
         keep_upload(paths, tmp_path / "kept", 1000, 5)
 
 
-def test_too_many_bytes_are_said(tmp_path: Path) -> None:
+def test_too_large_uploads_are_refused(tmp_path: Path) -> None:
     (path,) = touch(tmp_path / "up", "a.mp4")
     path.write_bytes(bytes(2_000_001))
     with pytest.raises(ClipError, match="more than 2 MB"):
@@ -278,14 +278,14 @@ def test_an_answer_has_a_folder_of_its_own_and_old_ones_go(tmp_path: Path) -> No
 # --------------------------------------------------------------------------------------- estimate
 
 
-def test_a_look_says_what_the_clip_is(room: RenderedClip, tmp_path: Path) -> None:
+def test_a_preview_describes_the_clip(room: RenderedClip, tmp_path: Path) -> None:
     config = page_config(tmp_path)
     clip = write_video(room, tmp_path / "room.mp4", fps=10.0)
-    look = preview_clip(clip, config.video)
-    assert look.used_s == pytest.approx(1.2, abs=0.15)
-    assert look.frames == 12
-    assert 2 <= len(look.pictures) <= clip_preview.PREVIEW_FRAMES
-    assert [text for text in warnings(look, config) if "Only 1.2 s" in text]
+    preview = preview_clip(clip, config.video)
+    assert preview.used_s == pytest.approx(1.2, abs=0.15)
+    assert preview.frames == 12
+    assert 2 <= len(preview.pictures) <= clip_preview.PREVIEW_FRAMES
+    assert [text for text in warnings(preview, config) if "Only 1.2 s" in text]
 
 
 def test_a_clip_that_hardly_moves_is_warned_of(tmp_path: Path) -> None:
@@ -299,10 +299,10 @@ def test_a_clip_that_hardly_moves_is_warned_of(tmp_path: Path) -> None:
     assert any("hardly moves" in text for text in warnings(preview_clip(folder, config.video), config))
 
 
-def test_rates_are_learnt_and_kept(tmp_path: Path) -> None:
-    rates = TimingHistory(tmp_path / "rates.json")
-    before = total_s(rates.stages_s(50, "bundled", "fast"))
-    rates.record_run({"sfm": 500.0, "refine": 10.0, "unknown": 5.0}, 50, "bundled", "fast")
+def test_timings_are_recorded_and_kept(tmp_path: Path) -> None:
+    timings = TimingHistory(tmp_path / "rates.json")
+    before = total_s(timings.stages_s(50, "bundled", "fast"))
+    timings.record_run({"sfm": 500.0, "refine": 10.0, "unknown": 5.0}, 50, "bundled", "fast")
     again = TimingHistory(tmp_path / "rates.json").stages_s(50, "bundled", "fast")
     assert again["sfm"] == pytest.approx(500)
     assert again["refine"] == pytest.approx(10)
@@ -364,7 +364,7 @@ time.sleep(60)
 
 
 def child(patch: pytest.MonkeyPatch, code: str, argument: str) -> None:
-    patch.setattr(export_worker, "command", lambda run, wish: [sys.executable, "-c", code, argument])
+    patch.setattr(export_worker, "command", lambda run, request: [sys.executable, "-c", code, argument])
 
 
 def test_the_child_s_progress_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
