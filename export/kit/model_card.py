@@ -1,4 +1,4 @@
-"""What a kit says of itself to people: the model card (README.md) and the terms of its parts (LICENSES/)."""
+"""Model card of a kit (README.md), and the terms of its parts (LICENSES/)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _sees(model: spec.NetworkDescription) -> Iterator[tuple[str, str]]:
 
 def _errors(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -> str:
     return f"""
-## How good it is
+## Accuracy
 
 {_before_and_after(finished)}
 
@@ -154,10 +154,10 @@ In a terminal, with Python 3.11 or later:
 ```bash
 pip install onnxruntime numpy pillow
 python infer.py photo.jpg --out results         # or a folder of pictures
-python infer.py --check                         # does it compute here what it should?
+python infer.py --check                         # compare with a stored result
 ```
 
-`python infer.py --help` says more: videos, cameras, GPUs, formats. The 16-bit PNGs state their scale and unit in their
+`python infer.py --help` lists more: videos, cameras, GPUs, formats. The 16-bit PNGs state their scale and unit in their
 text (depth = value / scale, 0 is no depth).
 
 In your own code, `runtime.py` is all you need beside the model:
@@ -171,9 +171,9 @@ depth = network.predict(rgb)  # (H, W, 3) uint8 RGB in, (H, W) float32 out, in n
 
 In a browser: `python serve.py`, or any other static file server, then open `index.html` there: pictures, clips and the
 live camera. Nothing is uploaded. Cameras need https or localhost; several threads need the two headers that `serve.py`
-sends. The page checks itself against a stored frame before it is believed.
+sends. The page first compares its result for a stored frame with the expected depth.
 
-`check/frame.png` is a frame of the clip: think of it before you publish this folder.
+`check/frame.png` is a frame of your clip; remove it before publishing if it is private.
 """
 
 
@@ -185,10 +185,10 @@ def _limits(finished: FinishedRun, kit: Mapping[str, Any]) -> str:
     else:
         unit = "Its metres come from one distance that was given, and are as right as that."
     return f"""
-## What to mind
+## Limitations
 
-- It was made for one place. Elsewhere it may be worse than the network it was made from.
-- Where the clip had no points (sky, bare walls, thin things) nothing taught it, and nothing measured it.
+- It was tuned to one place. Elsewhere it may be worse than the original network.
+- Where the clip had no 3D points (sky, bare walls, thin structures), depth was neither trained nor measured.
 - A camera with another lens than the clip's sees other sizes, and so other depths; pictures of another shape are
   squeezed into the one that the network works at.
 - {unit}
@@ -200,7 +200,7 @@ def _made(report: ExportReport) -> str:
     rows = [(name, f"`{entry.sha256}`") for name, entry in report.variants.items()]
     weights = report.model.weights_sha256
     return (
-        f"## What it was made with\n\nsfmttr {report.sfmttr}, {versions}, ONNX opset {report.opset}. "
+        f"## Versions and hashes\n\nsfmttr {report.sfmttr}, {versions}, ONNX opset {report.opset}. "
         f"Weights: sha256 `{weights}`.\n\n{_table(('variant', 'sha256 of the file'), rows)}"
     )
 

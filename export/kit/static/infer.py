@@ -4,15 +4,15 @@
     python infer.py frames/ --out results           # a folder of pictures, or of a video's frames
     python infer.py clip.mp4                        # a video; it takes one more package: pip install opencv-python
     python infer.py --webcam 0 --show               # a camera; so does this
-    python infer.py --check                         # does it compute here what it should?
+    python infer.py --check                         # compare with a stored result
 
 For each picture it writes, into folders below --out:
     depth/NAME.png      16 bit; its text says scale and unit (depth = value / scale), 0 is no depth
     npz/NAME.npz        `depth` (H, W) float32, `kind`, `unit`, `name`
     coloured/NAME.png   near is warm, far is cold, in one range for all pictures
 
-Exit codes: 0 done; 1 some pictures could not be done, or the self-check failed; 2 something to be put right, said in
-one line; 130 stopped.
+Exit codes: 0 done; 1 some pictures failed, or the self-check did; 2 user error, message on stderr in one line;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class Writer:
 
 @dataclass
 class Tally:
-    """What became of the pictures so far."""
+    """Counts of the pictures so far."""
 
     done: int = 0
     failed: int = 0
@@ -377,7 +377,7 @@ def window(range_: tuple[float, float]) -> Callable[[np.ndarray], bool]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"infer: {message} (--help says more)\n")
@@ -388,25 +388,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="picture, folder of pictures, or video")
     parser.add_argument("--sequence", action="store_true", help="pictures are frames of one video, in their order")
     parser.add_argument("--webcam", type=int, nargs="?", const=0, metavar="N", help="frames of camera N (default: 0)")
-    parser.add_argument("--check", action="store_true", help="only check depth of the stored frame")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare depth of the stored frame with the expected one"
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: %(default)s)")
-    parser.add_argument("--variant", help="fp32, fp16 or int8, as far as the kit holds them (default: fp32)")
+    parser.add_argument("--variant", help="fp32, fp16 or int8, if the kit holds it (default: fp32)")
     parser.add_argument("--formats", default=",".join(FORMATS), help="what to write (default: %(default)s)")
-    parser.add_argument("--scale", type=float, help="steps a unit of the 16-bit PNGs (default: the kit's)")
+    parser.add_argument("--scale", type=float, help="steps per unit of the 16-bit PNGs (default: the kit's)")
     parser.add_argument(
         "--range",
         type=float,
         nargs=2,
         metavar=("NEAR", "FAR"),
-        help="depths of the colours' ends (default: the clip's)",
+        help="depths at the ends of the color map (default: the clip's)",
     )
     parser.add_argument("--show", action="store_true", help="show depth in a window (with OpenCV)")
-    parser.add_argument("--threads", type=int, help="of the network (default: all cores)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the network (default: all cores)")
     parser.add_argument(
         "--providers",
         default="CPUExecutionProvider",
         metavar="NAME,NAME",
-        help="of onnxruntime, the favourite first, as CUDAExecutionProvider,CPUExecutionProvider "
+        help="execution providers of onnxruntime, best first, e.g. CUDAExecutionProvider,CPUExecutionProvider "
         "(default: %(default)s)",
     )
     options = parser.parse_args(arguments)
@@ -456,7 +458,7 @@ def infer(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; give the exit code."""
+    """Run and return the exit code."""
     try:
         return infer(parse(arguments))
     except (InferError, ModelError) as error:
