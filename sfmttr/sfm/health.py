@@ -46,7 +46,7 @@ class HealthFigures:
     registered_ratio: float = 1.0
     track_length: float = _NAN
     halves_disagreement: float = _NAN
-    """Median |log ratio| of depths from the earlier and the later part, see `halves`; 1 when a part has no model."""
+    """Median |log ratio| of depths from the earlier and the later part (`split_half`); 1 when a part has no model."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class HealthScore:
 
 @dataclass(frozen=True)
 class _HealthFactor:
-    """One figure's judgement: a factor of the score, what is said about it, and what may help."""
+    """Factor of the score from one statistic, with its concern for the report and advice."""
 
     factor: float
     concern: str
     advice: str
     has_harmless_causes: bool = False
-    """Has innocent reasons too (blur, stop-and-go): parts of the clip that agree take half of it away."""
+    """True when blur or stop-and-go can lower it too: split-half agreement then takes its square root."""
 
 
 CLEARLY_HEALTHY = 0.8
-"""With this score from the cheap figures, the halves are not worth their time."""
+"""Score from the statistics of the whole model from which split-half consistency is not computed."""
 POOR = 0.5
 """Score below which advice is given, and the trust gate also compares with the network's predictions."""
 _CONCERN_BELOW = 0.75
@@ -97,7 +97,7 @@ def health_score(figures: HealthFigures) -> HealthScore:
 
 
 def split_half_can_decide(figures: HealthFigures) -> bool:
-    """Whether the halves can turn the verdict: neither clear without them, nor poor even if they agreed."""
+    """Return whether split-half consistency can decide: the score is not clearly healthy, and not poor on agreement."""
     return (
         health_score(figures).score < CLEARLY_HEALTHY
         and health_score(replace(figures, halves_disagreement=0.0)).score >= POOR
