@@ -181,8 +181,9 @@ def _view_factor(view_deg: float) -> float:
 
 
 def step_evenness(centres: np.ndarray, time_s: np.ndarray) -> float:
-    """Standard deviation over mean of the camera's speed between neighbouring cameras; nan for fewer than 3.
+    """Return the coefficient of variation of the camera's speed: 0 is a constant speed; nan for fewer than 3 cameras.
 
+    The name is that of the report's JSON key, although larger values mean less even steps.
     `centres` (V, 3) in time order, SfM units; `time_s` (V,), where times that do not increase count as equal steps.
     """
     if len(centres) < 3:
