@@ -29,7 +29,7 @@ class Example:
     title: str
     clip: Path
     description: str
-    """What there is to see, in one line."""
+    """Content of the clip, in one line."""
 
 
 EXAMPLES = (
@@ -66,7 +66,7 @@ class PageConfig:
     max_files: int = 500
     """Images of one upload."""
     max_duration_s: float = 900.0
-    """Of the used part of a clip; longer ones need a start and an end."""
+    """Duration of the used part of a clip; longer ones need a start and an end."""
     max_source_pixels: int = 20_000_000
     """Pixels of a frame; 8K has 33 million."""
 
@@ -79,7 +79,7 @@ class PageConfig:
     queue_length: int = 8
     """Jobs that may wait; further visitors are asked to come back later."""
     stop_within_s: float = 3.0
-    """How long the end of a stopped job is waited for."""
+    """Longest wait for the end of a stopped job."""
     live_every_s: float = 0.7
     """Shortest time between two live pictures."""
     poll_s: float = 0.25
@@ -98,7 +98,7 @@ class PageConfig:
 
     @property
     def video(self) -> VideoConfig:
-        """How clips are read, with the limits of the page."""
+        """Settings for reading clips, with the limits of the page."""
         return VideoConfig(
             max_frames=self.max_frames,
             max_duration_s=self.max_duration_s,

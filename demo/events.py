@@ -1,4 +1,4 @@
-"""How the page's own events are registered with gradio."""
+"""Registration of the page's own events with gradio."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ OnEvent = Callable[[object], None]
 
 @dataclass(frozen=True)
 class JobResult(Generic[T]):
-    """How a job ended: with a value, with a problem, or stopped (neither)."""
+    """End of a job: with a value, with a problem, or stopped (neither)."""
 
     value: T | None = None
     problem: str = ""

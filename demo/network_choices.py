@@ -27,7 +27,7 @@ _PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 class NetworkChoices:
-    """What can be chosen, and what is known of each network."""
+    """Networks that can be chosen, with what is known of each."""
 
     def __init__(self, most_parameters: int) -> None:
         self._most_parameters = most_parameters

@@ -20,7 +20,7 @@ _LIVE_WIDTH_PX = 480
 
 @dataclass
 class RunProgress:
-    """What the page shows of a run that goes on."""
+    """State of a run that goes on, as the page shows it."""
 
     stage: str = ""
     done: int = 0

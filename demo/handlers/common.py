@@ -1,4 +1,4 @@
-"""What handlers of several tabs share."""
+"""Helpers for the handlers of several tabs."""
 
 from __future__ import annotations
 
