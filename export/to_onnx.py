@@ -153,7 +153,7 @@ def _export(
         raise ExportError(f"opset {opset} is not supported; choose {spec.OPSETS[0]} to {spec.OPSETS[-1]}")
     module.eval()
     offsets = module.network.source_offsets
-    sizes: dict[str, Any] = {"image": dynamic} | ({"neighbours": (dynamic,) * len(offsets)} if offsets else {})
+    sizes: dict[str, Any] = {"image": dynamic} | ({"sources": (dynamic,) * len(offsets)} if offsets else {})
     try:
         with _quiet(), torch.no_grad(), module.network.dynamic_shape_tracing():
             program = torch.onnx.export(

@@ -1,7 +1,6 @@
-"""Before / aligned / before fused / after / after fused: on held-out points, on held-out frames, on ground truth.
+"""Comparison of depth before and after refinement, at held-out points, in held-out frames and against ground truth.
 
-"Aligned" is the unrefined network times the one scale that fits the clip best: a gain that is only scale is not a gain.
-"Fused" needs no training, so the fused columns show what training adds beyond it.
+A comparison has one column for each `Column`. To add one, add it there and give its maps in `run.pipeline`.
 """
 
 from __future__ import annotations
@@ -30,20 +29,28 @@ from sfmttr.types import DepthKind, FrameSet
 
 
 class Column(StrEnum):
+    """Variant of the clip's depth, and column of every comparison."""
+
     BEFORE = "before"
+    """Prediction of the unrefined network."""
     ALIGNED = "aligned"
+    """The same, times the scale that fits the clip best (disparity: with scale and shift)."""
+    # A gain over `before` that is only scale is not a gain.
     BEFORE_FUSED = "before_fused"
+    """The aligned prediction, fused with sparse points: what can be had without training."""
     AFTER = "after"
+    """Prediction of the refined network."""
     AFTER_FUSED = "after_fused"
+    """The refined prediction, fused with sparse points."""
 
 
 Maps = Mapping[Column, np.ndarray]
-"""Depth maps (N, h, w) of one clip, all in the network's unit, each at its own resolution."""
+"""Depth maps (N, h, w) of one clip by column, all in the network's unit, each at its own resolution."""
 
 
 @dataclass(frozen=True)
 class DistanceErrors:
-    """Errors of the values whose true depth lies in [near, far)."""
+    """Errors of the values with true depth in [near, far)."""
 
     near: float
     far: float
@@ -52,6 +59,8 @@ class DistanceErrors:
 
 @dataclass(frozen=True)
 class ColumnErrors:
+    """Errors of one column, overall and by ranges of true depth."""
+
     overall: DepthMetrics
     by_distance: tuple[DistanceErrors, ...]
 
@@ -61,19 +70,19 @@ class Comparison:
     """Errors of every column against one reference."""
 
     protocol: str
-    """What was compared and how, for printing beside the figures."""
+    """Description of the protocol, to be shown with the figures."""
     unit: str
-    """Unit of rmse, sq_rel and the distance ranges."""
+    """Unit of RMSE, SqRel and the distance ranges."""
     columns: Mapping[Column, ColumnErrors]
 
 
-def _by_distance(predicted: np.ndarray, true: np.ndarray, edges: np.ndarray) -> list[DepthMetrics]:
-    """Errors of the values in each range between neighbouring `edges` (B + 1,); beyond the last ones: the outermost."""
+def _errors_by_distance(predicted: np.ndarray, true: np.ndarray, edges: np.ndarray) -> list[DepthMetrics]:
+    """Compute the errors in each range between `edges` (B + 1,); values beyond them count in the outermost range."""
     which = np.clip(np.searchsorted(edges, true, side="right") - 1, 0, len(edges) - 2)
     return [depth_metrics(predicted[which == i], true[which == i]) for i in range(len(edges) - 1)]
 
 
-def _named(edges: np.ndarray, rows: list[DepthMetrics]) -> tuple[DistanceErrors, ...]:
+def _with_ranges(edges: np.ndarray, rows: list[DepthMetrics]) -> tuple[DistanceErrors, ...]:
     return tuple(DistanceErrors(float(edges[i]), float(edges[i + 1]), row) for i, row in enumerate(rows))
 
 
@@ -82,7 +91,10 @@ def _quartile_edges(true: np.ndarray) -> np.ndarray:
 
 
 def compare_at_points(maps: Maps, observations: Observations, scale: float, unit: str, what: str) -> Comparison | None:
-    """Errors at sparse points (rows pooled), against their SfM depth in the network's unit; None without any point."""
+    """Compute errors at sparse points, pooled over all frames, against SfM depth in the network's unit.
+
+    `scale` converts SfM depth; `what` names the observations in the description. None without observations.
+    """
     if not len(observations):
         return None
     reference = scale * observations.z
@@ -90,7 +102,7 @@ def compare_at_points(maps: Maps, observations: Observations, scale: float, unit
     columns = {}
     for column, values in maps.items():
         predicted = sample_at(values, observations)
-        by_distance = _named(edges, _by_distance(predicted, reference, edges))
+        by_distance = _with_ranges(edges, _errors_by_distance(predicted, reference, edges))
         columns[column] = ColumnErrors(depth_metrics(predicted, reference), by_distance)
     return Comparison(
         f"{what}: SfM depth of {len(reference)} points that were not trained on, no scaling", unit, columns
@@ -100,10 +112,9 @@ def compare_at_points(maps: Maps, observations: Observations, scale: float, unit
 def errors_at_points(
     predictor: DepthPredictor, frames: FrameSet, observations: Observations, scale: float
 ) -> DepthMetrics:
-    """Errors of any predictor at sparse points, against `scale` times their SfM depth, in the predictor's unit.
+    """Compute a predictor's errors at sparse points, against `scale` times their SfM depth, in the predictor's unit.
 
-    Raises `DepthKindError` for inverse depth, `NetworkError` when the predictor gives depth that is not finite and
-    positive.
+    Raises `DepthKindError` for affine disparity, `NetworkError` when predicted depth is not finite and positive.
     """
     if predictor.kind == DepthKind.AFFINE_DISPARITY:
         raise DepthKindError("Affine disparity cannot be compared with depth; align and convert it first.")
@@ -118,35 +129,35 @@ def errors_at_points(
 
 
 def compare_with_ground_truth(
-    maps: Maps, kind: DepthKind, truth: GroundTruth, protocol: Protocol, frames: np.ndarray | None = None
+    maps: Maps, kind: DepthKind, ground_truth: GroundTruth, protocol: Protocol, frames: np.ndarray | None = None
 ) -> Comparison | None:
-    """Errors against the truth of the frames that have some, of those where `frames` (N,) is true; None if none."""
-    chosen = [frame for frame in truth.files if frames is None or frames[frame]]
+    """Compute errors over the frames with ground truth, or those of them where `frames` (N,) is True; None if none."""
+    chosen = [frame for frame in ground_truth.files if frames is None or frames[frame]]
     if not chosen:
         return None
-    edges = np.array(protocol.bins) if protocol.bins else _edges_of_truth(truth, protocol, chosen)
+    edges = np.array(protocol.bins) if protocol.bins else _ground_truth_quartiles(ground_truth, protocol, chosen)
     overall: dict[Column, list[DepthMetrics]] = {column: [] for column in maps}
     binned: dict[Column, list[list[DepthMetrics]]] = {column: [] for column in maps}
     for frame in chosen:
-        true = truth.read(frame)
+        true = ground_truth.read(frame)
         for column, values in maps.items():
             pair = apply_protocol(values[frame], kind, true, protocol)
             overall[column].append(depth_metrics(pair.predicted, pair.true))
-            binned[column].append(_by_distance(pair.predicted, pair.true, edges))
+            binned[column].append(_errors_by_distance(pair.predicted, pair.true, edges))
     columns = {
         column: ColumnErrors(
             mean_over_frames(overall[column]),
-            _named(edges, [pool(rows) for rows in zip(*binned[column], strict=True)]),
+            _with_ranges(edges, [pool(rows) for rows in zip(*binned[column], strict=True)]),
         )
         for column in maps
     }
     return Comparison(f"{protocol.describe()} ({len(chosen)} frames)", "m", columns)
 
 
-def _edges_of_truth(truth: GroundTruth, protocol: Protocol, frames: list[int]) -> np.ndarray:
-    """Quartiles of the true depth, from at most ten frames."""
+def _ground_truth_quartiles(ground_truth: GroundTruth, protocol: Protocol, frames: list[int]) -> np.ndarray:
+    """Return the edges (5,) of the quartiles of true depth, from about ten frames."""
     few = frames[:: max(1, len(frames) // 10)]
-    values = [true[valid_mask(true, protocol)] for true in map(truth.read, few)]
+    values = [true[valid_mask(true, protocol)] for true in map(ground_truth.read, few)]
     pooled = np.concatenate(values)
     if not len(pooled):
         raise GroundTruthError("The ground truth holds no positive depth under this protocol.")

@@ -1,4 +1,4 @@
-"""True depth, when there is some: files matched to frames, read one at a time."""
+"""Ground-truth depth: files matched to frames, read one at a time."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sfmttr.io.depth_files import MILLIMETRES, stated_scale
 from sfmttr.types import FrameSet
 
 COMPANION_SUFFIX = ".depth"
-"""A folder of the clip's name with this in place of its suffix holds its true depth: `street.mp4`, `street.depth/`."""
+"""Suffix of the folder with a clip's ground truth: `street.depth/` next to `street.mp4`."""
 
 
 def find_companion_ground_truth(clip: Path) -> GroundTruthConfig | None:
-    """The ground truth that lies beside a clip under the agreed name, compared as it is (protocol "plain")."""
+    """Return the ground truth in the clip's companion folder (protocol "plain"); None when there is no such folder."""
     folder = clip.with_name(f"{clip.name if clip.is_dir() else clip.stem}{COMPANION_SUFFIX}")
     return GroundTruthConfig(folder) if folder.is_dir() else None
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Depth maps on disk for some of the frames."""
+    """Ground-truth depth maps on disk, for some of the frames."""
 
     files: Mapping[int, Path]
-    """Position in the `FrameSet` -> 16-bit PNG."""
+    """16-bit PNG by position in the `FrameSet`."""
     scale: float | None
-    """depth in metres = value / scale, None: as each file states, else millimetres; value 0 means no measurement."""
+    """Depth in meters = value / scale, 0 is no measurement; None: the scale stated in each file, else millimeters."""
 
     def read(self, frame: int) -> np.ndarray:
-        """(H, W) float32 metres, 0 = none. Raises `GroundTruthError` when the file is not a depth map."""
+        """Read depth (H, W) float32 in meters, 0 where unknown. Raises `GroundTruthError` for other files."""
         path = self.files[frame]
         try:
             with Image.open(path) as image:
@@ -44,13 +44,13 @@ class GroundTruth:
                 scale = self.scale or stated_scale(getattr(image, "text", {})) or MILLIMETRES
         except (OSError, ValueError, UnidentifiedImageError) as error:
             raise GroundTruthError(f"{path.name} cannot be read as a depth image ({error}).") from error
-        if values.ndim != 2 or mode in ("P", "1"):  # a palette's numbers and black and white are no depths
+        if values.ndim != 2 or mode in ("P", "1"):  # palette indices and bilevel values are no depths
             raise GroundTruthError(f"{path.name} is a picture (mode {mode}); ground truth is one 16-bit channel.")
         return values.astype(np.float32) / np.float32(scale)
 
 
 def match_ground_truth(frames: FrameSet, folder: Path, scale: float | None) -> GroundTruth:
-    """Find the truth of each frame: by name, or for a video by number, or in order when the counts are the same.
+    """Match ground-truth files to frames: by name; for videos by frame number, or in order when the counts agree.
 
     Raises `GroundTruthError` when the folder is missing or nothing matches.
     """
@@ -64,14 +64,17 @@ def match_ground_truth(frames: FrameSet, folder: Path, scale: float | None) -> G
 
 
 def check_folder(folder: Path, scale: float | None) -> list[Path]:
-    """The depth maps of a folder, by name. Raises `GroundTruthError` for no folder, no files, an impossible scale."""
+    """Return the depth maps of a folder, sorted by name.
+
+    Raises `GroundTruthError` when the folder is missing or empty, or when the scale is not positive.
+    """
     if scale is not None and not 0 < scale < math.inf:
         raise GroundTruthError("The scale of the ground truth must be positive: depth = value / scale.")
     if not folder.is_dir():
         raise GroundTruthError(f"There is no folder of ground truth at {folder}.")
     paths = sorted(folder.glob("*.png"), key=lambda path: path.name)
     if not paths:
-        raise GroundTruthError(f"{folder} holds no PNG files; ground truth is one 16-bit PNG a frame.")
+        raise GroundTruthError(f"{folder} has no PNG files: ground truth is one 16-bit PNG per frame.")
     return paths
 
 
@@ -88,7 +91,7 @@ def _by_number(frames: FrameSet, paths: list[Path]) -> dict[int, Path]:
                 f"The ground truth is numbered up to {max(numbers)} and the video has {frames.source_count} frames: "
                 "number the files by frame, from 0."
             )
-        # Numbered otherwise, but one file a frame: they match in order (of numbers: by name, 10 comes before 2).
+        # Other numbers, but one file per frame: match in numeric order (by name, 10 would come before 2).
         paths = [path for _, path in sorted(zip(numbers, paths, strict=True))]
         numbers = list(range(len(paths)))
     known = dict(zip(numbers, paths, strict=True))

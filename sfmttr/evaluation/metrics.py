@@ -1,6 +1,6 @@
-"""Depth errors on valid pixels, and the protocols under which they may be compared.
+"""Depth metrics, and evaluation protocols: which pixels are valid, and how predictions are scaled.
 
-The seven measures are those of Eigen et al. (NeurIPS 2014), as printed in the paper's table. Pure functions.
+The seven measures are those of Eigen et al. (NeurIPS 2014), as in the paper's table.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from sfmttr.types import HW, DepthKind
 
 @dataclass(frozen=True)
 class DepthMetrics:
-    """Errors of predicted against true depth."""
+    """Errors of predicted depth p against true depth t."""
 
     abs_rel: float
     """mean |p - t| / t"""
     sq_rel: float
     """mean (p - t)^2 / t, in the unit of depth"""
     rmse: float
-    """in the unit of depth"""
+    """sqrt(mean (p - t)^2), in the unit of depth"""
     rmse_log: float
+    """sqrt(mean (log p - log t)^2)"""
     a1: float
-    """share with max(p / t, t / p) < 1.25"""
+    """share of values with max(p / t, t / p) < 1.25"""
     a2: float
     """... < 1.25^2"""
     a3: float
     """... < 1.25^3"""
     count: int
-    """values compared"""
+    """number of values compared"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ NOTHING_COMPARED = DepthMetrics(_NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, count=
 
 
 def depth_metrics(predicted: np.ndarray, true: np.ndarray) -> DepthMetrics:
-    """Errors over two equally shaped arrays of positive depths. All nan, count 0, when they are empty."""
+    """Compute the errors of two arrays of positive depth of one shape; NaN with count 0 when they are empty."""
     if predicted.shape != true.shape:
         raise ValueError(f"{predicted.shape=} {true.shape=} differ")
     if predicted.size == 0:
@@ -89,7 +90,7 @@ def depth_metrics(predicted: np.ndarray, true: np.ndarray) -> DepthMetrics:
 
 
 def mean_over_frames(per_frame: Iterable[DepthMetrics]) -> DepthMetrics:
-    """The published convention: the mean of each frame's errors; frames without any valid value do not count."""
+    """Average the errors of frames, as is usual in publications; frames without valid values are ignored."""
     rows = [m for m in per_frame if m.count]
     if not rows:
         return NOTHING_COMPARED
@@ -99,7 +100,7 @@ def mean_over_frames(per_frame: Iterable[DepthMetrics]) -> DepthMetrics:
 
 
 def pool(parts: Iterable[DepthMetrics]) -> DepthMetrics:
-    """The errors of all values together, from the errors of disjoint parts."""
+    """Compute the errors of all values together, from the errors of disjoint parts."""
     rows = [m for m in parts if m.count]
     if not rows:
         return NOTHING_COMPARED
@@ -122,6 +123,8 @@ def pool(parts: Iterable[DepthMetrics]) -> DepthMetrics:
 
 
 class ProtocolName(StrEnum):
+    """Name of an evaluation protocol (`protocol`)."""
+
     KITTI = "kitti"
     INDOOR = "indoor"
     PLAIN = "plain"
@@ -129,21 +132,21 @@ class ProtocolName(StrEnum):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which pixels count, and what is done to a prediction before it is compared."""
+    """Evaluation protocol: valid pixels, and scaling and clamping of predictions."""
 
     name: ProtocolName
     min_depth: float
     max_depth: float
-    """Metres; pixels whose true depth lies strictly between the two count, predictions are clamped to them."""
+    """Meters. Pixels with true depth strictly between the two are valid; predictions are clamped to them."""
     crop: tuple[float, float, float, float] | None
-    """Top, bottom, left, right as shares of height and width; None: the whole frame."""
+    """Top, bottom, left and right, as shares of height and width; None: the whole frame."""
     bins: tuple[float, ...]
-    """Borders of the distance ranges that are also reported, metres; empty: quartiles of the truth."""
+    """Edges of the distance ranges in meters; empty: quartiles of the true depth."""
     median_scaling: bool = True
     """Scale each frame's prediction by median(true) / median(predicted)."""
 
     def describe(self) -> str:
-        """One line that stands beside every figure."""
+        """Return a description in one line, to be shown with the figures."""
         crop = "Garg crop" if self.crop else "no crop"
         limit = f"{self.min_depth:g} to {self.max_depth:g} m" if np.isfinite(self.max_depth) else "every positive depth"
         scaling = "per-frame median scaling" if self.median_scaling else "no scaling"
@@ -151,10 +154,11 @@ class Protocol:
 
 
 GARG_CROP = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
+"""Evaluation crop for KITTI (Garg et al., ECCV 2016): top, bottom, left, right."""
 
 
 def protocol(name: ProtocolName | str, *, median_scaling: bool = True) -> Protocol:
-    """The protocol of that name."""
+    """Return the protocol of a name. Raises `GroundTruthError` for an unknown name."""
     if name == ProtocolName.KITTI:
         return Protocol(ProtocolName.KITTI, 1e-3, 80.0, GARG_CROP, (0, 10, 20, 30, 50, 80), median_scaling)
     if name == ProtocolName.INDOOR:
@@ -165,7 +169,7 @@ def protocol(name: ProtocolName | str, *, median_scaling: bool = True) -> Protoc
 
 
 def valid_mask(true: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """(H, W) bool: the pixels of a ground-truth map that count."""
+    """Return the valid pixels (H, W) bool of a ground-truth map."""
     valid = np.isfinite(true) & (true > protocol.min_depth) & (true < protocol.max_depth)
     if protocol.crop is not None:
         h, w = true.shape
@@ -178,21 +182,21 @@ def valid_mask(true: np.ndarray, protocol: Protocol) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrameComparison:
-    """Matching true and predicted depths of one frame, after the protocol was applied."""
+    """Predicted and true depth (K,) at the valid pixels of a frame, after the protocol was applied."""
 
     predicted: np.ndarray
     true: np.ndarray
 
 
 def apply_protocol(depth: np.ndarray, kind: DepthKind, true: np.ndarray, protocol: Protocol) -> FrameComparison:
-    """Resize, select, scale and clamp one prediction (h, w) for comparison with true depth (H, W), 0 = none.
+    """Resize, mask, scale and clamp a prediction (h, w) for comparison with true depth (H, W), 0 where unknown.
 
     Raises `DepthKindError` when the kind cannot be compared under this protocol.
     """
     if kind is DepthKind.AFFINE_DISPARITY:
-        raise DepthKindError("An affine disparity must be turned into depth before it is compared.")
+        raise DepthKindError("Affine disparity cannot be compared with depth; align and convert it first.")
     if kind is DepthKind.SCALE_INVARIANT and not protocol.median_scaling:
-        raise DepthKindError("A network without a unit can only be compared with median scaling; leave it on.")
+        raise DepthKindError("Scale-invariant depth can only be compared with median scaling; leave it on.")
     hw: HW = (true.shape[0], true.shape[1])
     valid = valid_mask(true, protocol)
     p, t = resize_numpy(depth, hw)[valid].astype(np.float64), true[valid].astype(np.float64)

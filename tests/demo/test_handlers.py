@@ -34,7 +34,7 @@ from sfmttr.io.json_files import write_json
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.run import pipeline
 from sfmttr.sfm import reconstruction
-from sfmttr.sfm.protocol import Recipe, SfmPhase
+from sfmttr.sfm.protocol import SfmPhase, SfmSettings
 from sfmttr.types import Progress
 from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tests.support.page import cpu_service
@@ -461,7 +461,7 @@ def test_the_queue_is_shown_before_anything_else() -> None:
     tracker.update(QueueEvent(2))
     assert "2 runs are ahead of you" in progress.run_progress(tracker.state)
     tracker.update(QueueEvent(0))
-    tracker.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=Recipe().name))
+    tracker.update(Progress("sfm", 2, 10, phase=SfmPhase.MAPPING, attempt=SfmSettings().name))
     html = progress.run_progress(tracker.state)
     assert "estimating camera poses, 2 of 10" in html
     assert "trying again" not in html
