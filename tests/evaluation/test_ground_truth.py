@@ -110,7 +110,7 @@ def test_scale_must_be_positive(tmp_path: Path, scale: float) -> None:
         match_ground_truth(video([0]), write(tmp_path / "t", "0.png"), scale)
 
 
-@pytest.mark.parametrize(("names", "words"), [([], "holds no PNG"), (["77.png"], "matches a frame")])
+@pytest.mark.parametrize(("names", "words"), [([], "has no PNG"), (["77.png"], "matches a frame")])
 def test_nothing_that_matches(tmp_path: Path, names: list[str], words: str) -> None:
     with pytest.raises(GroundTruthError, match=words):
         matched(video([0, 1]), write(tmp_path / "t", *names))

@@ -233,7 +233,7 @@ def test_an_output_of_fixed_size_is_seen(exported: Exported, tmp_path: Path) -> 
         sizes = onnx.numpy_helper.from_array(np.array([1, 1, *to_onnx.TRACED_IMAGE_HW], np.int64), "fixed")
         model.graph.initializer.append(sizes)
 
-    with pytest.raises(ParityError, match=r"depth of shape \(61, 83\) and torch \(150, 200\): a size is built"):
+    with pytest.raises(ParityError, match=r"depth of shape \(61, 83\) and torch \(150, 200\): a size became"):
         _cases(_edited(exported, tmp_path / "fixed.onnx", fix), exported)
 
 
