@@ -75,7 +75,7 @@ def _print_rows(report: ExportReport) -> None:
 
 
 def _promises(report: ExportReport) -> dict[str, bool]:
-    """What an export is to reach, with the figures, and whether it did."""
+    """Return the targets of an export with its figures, and whether it reached them."""
     fp32, int8 = report.variants[Variant.FP32], report.variants[Variant.INT8]
     promises = {
         f"fp32 within 1e-4 of torch at every size ({fp32.max_relative:.1e})": fp32.max_relative <= 1e-4,

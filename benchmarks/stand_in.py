@@ -175,7 +175,7 @@ def relative(truth: Tensor) -> Tensor:
 
 
 def loss_of(disparity: Tensor, batch: Batch) -> Tensor:
-    """Of disparity (B, h, w), before its last ReLU: its error and edges at several scales. (Normalising what the
+    """Compute the loss of disparity (B, h, w) before its last ReLU: error and edges at several scales. (Normalising what the
     network says as MiDaS does makes small batches diverge: the less it is sure of, the larger its gradients.) The sky
     is infinitely far: its inverse depth is known."""
     error = disparity - relative(torch.where(batch.valid, (-batch.log_depth).exp(), 0.0)[:, 0])

@@ -1,4 +1,4 @@
-"""What of a transformer is best trained on a clip, and how fast: encoder, decoder, all, or LoRA of some rank.
+"""Compare what to train of a transformer on a clip, and how fast: encoder, decoder, all, or LoRA of some rank.
 
     python -m benchmarks.transformers NETWORK [--clips drive_0002 ...] [--steps 80] [--settings lora:8:1e-3 ...]
                                       [--out benchmarks/results/transformers] [--final]
@@ -45,7 +45,7 @@ from tools.clips import CLIPS, WEIGHTS
 _CLIPS = ["drive_0002", "redkitchen", "street", "room"]
 _TIMED_STEPS = 4
 _LOOKS = 3
-"""How often a refinement looks at validation points; a look takes the time of several steps."""
+"""Number of validations of a refinement; one takes the time of several steps."""
 _TEST_FRAMES = 16
 """Frames that test points are looked at in, evenly spaced."""
 _CPU = Compute(torch.device("cpu"), None)
@@ -58,7 +58,7 @@ class Way:
     trained: TrainableScope
     learning_rate: float
     rank: int = 0
-    """Of LoRA; 0 otherwise."""
+    """Rank of LoRA; 0 otherwise."""
 
     @staticmethod
     def parse(text: str) -> Way:

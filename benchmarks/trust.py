@@ -1,4 +1,4 @@
-"""What separates reconstructions that may teach a network from those that may not: the figures behind the trust gate.
+"""Figures behind the trust gate: which reconstructions may teach a network.
 
     python -m benchmarks.trust [--json out.json] [--clips street traffic-0 ...]
 
@@ -107,7 +107,7 @@ def _stretch(name: str) -> FrameSet:
 
 
 def _cheap(card: SfmHealth, *, ordered: bool) -> HealthFigures:
-    """What the card says without the parts of the clip."""
+    """Return the health score without the split-half comparison."""
     return HealthFigures(
         card.mean_reprojection_error_px,
         card.step_evenness if ordered else float("nan"),

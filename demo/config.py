@@ -46,13 +46,13 @@ class PageConfig:
     """Folder of uploads, runs and finished examples."""
     examples: tuple[Example, ...] = EXAMPLES
     prepare_examples: bool = True
-    """Whether the examples' results are computed while nobody needs the machine."""
+    """Compute the examples' results while nobody needs the machine."""
     network: str = field(default_factory=default_network)
     """The one that is selected at first."""
     example_network: str = RunConfig().network
     """A small one: results of examples are computed on the CPU wherever the page runs."""
     folders: bool = field(default_factory=is_private)
-    """Whether networks may be folders of this machine: only where nobody else can open the page."""
+    """Accept folders of this machine as networks: only where nobody else can open the page."""
     most_parameters: int = 1_500_000_000
     """Largest number of parameters of a network; more do not fit in memory beside the page."""
     preset: Preset = Preset.FAST

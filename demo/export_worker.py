@@ -42,7 +42,7 @@ class ExportRequest:
     camera_height_m: float | None = None
     """Height above the ground."""
     bundle_runtime: bool = False
-    """Whether the kit includes the browser runtime."""
+    """Include the browser runtime."""
 
 
 def command(run: Path, request: ExportRequest) -> list[str]:

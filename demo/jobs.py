@@ -35,7 +35,7 @@ class JobResult(Generic[T]):
 
     @property
     def stopped(self) -> bool:
-        """Whether the job was stopped before it had a value."""
+        """True if the job was stopped before it had a value."""
         return self.value is None and not self.problem
 
 
@@ -62,7 +62,7 @@ class Job(Generic[T]):
 
     @property
     def stopping(self) -> bool:
-        """Whether the job was asked to end."""
+        """True if the job was asked to end."""
         return self._stop.is_set()
 
     def join(self, timeout_s: float) -> bool:

@@ -37,7 +37,7 @@ class WorkQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether no job holds the machine."""
+        """True if no job holds the machine."""
         return not self._tickets
 
     @contextmanager

@@ -121,22 +121,22 @@ class RunView:
 
     @property
     def refined(self) -> bool:
-        """Whether the network was trained, which the trust gate or a missing model prevents."""
+        """True if the network was trained, which the trust gate or a missing model prevents."""
         return self.report.refinement is not None
 
     @property
     def rolled_back(self) -> bool:
-        """Whether no step was better than the original network, which was then kept."""
+        """True if no step was better than the original network, which was then kept."""
         return self.report.refinement is not None and self.report.refinement.rolled_back
 
     @property
     def trusted(self) -> bool:
-        """Whether the trust gate accepted the reconstruction."""
+        """True if the trust gate accepted the reconstruction."""
         return self.report.alignment is not None and self.report.alignment.trusted
 
     @property
     def gate_closed(self) -> bool:
-        """Whether there is a reconstruction that the trust gate rejected."""
+        """True if there is a reconstruction that the trust gate rejected."""
         return not self.refined and self.report.alignment is not None and not self.trusted
 
     @property
@@ -146,7 +146,7 @@ class RunView:
 
     @property
     def predicts_disparity(self) -> bool:
-        """Whether the network predicts inverse depth, which was converted to depth with the 3D points of the clip."""
+        """True if the network predicts inverse depth, which was converted to depth with the 3D points of the clip."""
         return self.report.alignment is not None and self.report.alignment.shift is not None
 
     @property

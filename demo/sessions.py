@@ -35,7 +35,7 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a run that reached its report."""
+        """True if there is a run with a report."""
         return (self.run / REPORT).is_file()
 
     def touch(self) -> None:

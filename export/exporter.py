@@ -58,7 +58,7 @@ PROVIDERS: Mapping[str, tuple[Provider, ...]] = {
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to export."""
+    """Settings of an export."""
 
     variants: tuple[Variant, ...] = tuple(Variant)
     core: bool = False

@@ -55,7 +55,7 @@ class OnnxDepth:
             raise ModelError(f"{os.fspath(path)} cannot be loaded: {error}") from error
         stored = self._session.get_modelmeta().custom_metadata_map
         self.metadata = {name.removeprefix(_PREFIX): text for name, text in stored.items() if name.startswith(_PREFIX)}
-        """What the file says of itself: network, licence, held-out errors, ... as text."""
+        """Metadata of the file: network, license, held-out errors, ... as text."""
         if self.metadata.get("graph") != "image":
             raise ModelError(
                 f"{os.fspath(path)} takes no pictures: give one of depth-fp32.onnx, depth-fp16.onnx, depth-int8.onnx"
@@ -63,7 +63,7 @@ class OnnxDepth:
 
     @property
     def provider(self) -> str:
-        """What the network really runs on."""
+        """Execution providers that the session uses."""
         return str(self._session.get_providers()[0])
 
     @property

@@ -276,7 +276,7 @@ class SparseModel:
     attempts: tuple[SfmAttempt, ...]
     seconds: float
     colmap_folder: Path
-    """The same model in COLMAP's binary format."""
+    """Folder of the model in COLMAP's binary format."""
 
 
 class NoModelReason(StrEnum):

@@ -31,11 +31,6 @@ HOMES = {
 
 # Docstrings and strings under fields begin with a verb or a noun.
 RIDDLES = re.compile(r"(Of|What|The same|How|Whether)\b")
-# Packages whose prose has not been rewritten yet; remove one when it passes.
-NOT_YET = (
-    *("benchmarks", "demo", "export", "tests"),
-    *(f"sfmttr.{name}" for name in ("evaluation", "frames", "io", "networks", "run", "sfm", "types", "viz")),
-)
 
 
 @cache
@@ -119,7 +114,6 @@ def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     wrong = [
         f"{modules()[name].relative_to(ROOT)}:{line}: {text[:60]}"
         for name in modules()
-        if not f"{name}.".startswith(tuple(f"{prefix}." for prefix in NOT_YET))
         for text, line in strings(name)
         if RIDDLES.match(text)
     ]

@@ -7,8 +7,8 @@ Lines of a file are all its lines; lines of a function are those from `def` to i
 
 from __future__ import annotations
 
+import argparse
 import ast
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,9 +40,11 @@ def summary(lengths: Iterable[int]) -> str:
 
 def main() -> None:
     """Print one row per package."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="(default: all of this repository)")
+    folders: list[Path] = parser.parse_args().folders or [ROOT / name for name in FOLDERS]
     print(f"{'package':<24}{'files':>6}{'lines':>8}   {'file: median/p90/max':<22}{'function: median/p90/max':<26}")
-    given = [Path(argument) for argument in sys.argv[1:]]
-    for folder in given or [ROOT / name for name in FOLDERS]:
+    for folder in folders:
         for package in packages(folder):
             sources = [path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))]
             files = [len(source.splitlines()) for source in sources]

@@ -41,7 +41,7 @@ from ..spec import Variant
 from . import model_card, ort_web
 
 SCHEMA = 1
-"""Of kit.json."""
+"""Schema version of kit.json."""
 STATIC = Path(__file__).with_name("static")
 """Folder of the files that every kit holds as they are."""
 STATIC_SUFFIXES = frozenset((".html", ".css", ".js", ".svg", ".py"))
@@ -205,7 +205,7 @@ class _Check:
 
 
 def _asset(name: str, content: bytes) -> dict[str, Any]:
-    """How kit.json names a file."""
+    """Return the entry of a file in kit.json."""
     return {"file": name, "bytes": len(content), "sha384": ort_web.sha384(content)}
 
 

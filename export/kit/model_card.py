@@ -67,7 +67,7 @@ def _what(finished: FinishedRun, report: ExportReport, kit: Mapping[str, Any]) -
 
 
 def _sees(model: spec.NetworkDescription) -> Iterator[tuple[str, str]]:
-    """What a network takes beside the picture, if anything."""
+    """Return a sentence on further inputs of the network, if any."""
     names = spec.input_names(model.neighbours)[1:]
     if names:
         listed = ", ".join(f"`{name}`" for name in names)
@@ -132,7 +132,7 @@ def _measures(errors: DepthMetrics, unit: str) -> tuple[str, str, str]:
 
 
 def _frame_latency(report: ExportReport) -> Latency | None:
-    """Of pictures as large as the clip's."""
+    """Milliseconds for pictures of the clip's size."""
     return report.latency.get("frame")
 
 

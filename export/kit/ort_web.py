@@ -51,7 +51,7 @@ class RuntimeFile:
 
 @dataclass(frozen=True)
 class RuntimeBuild:
-    """What the page needs to run on one provider: a script with everything in it, and its WebAssembly."""
+    """Files of onnxruntime-web for one provider: a script bundle and its WebAssembly."""
 
     script: RuntimeFile
     binary: RuntimeFile

@@ -34,7 +34,7 @@ class Column(StrEnum):
     BEFORE = "before"
     """Prediction of the unrefined network."""
     ALIGNED = "aligned"
-    """The same, times the scale that fits the clip best (disparity: with scale and shift)."""
+    """`BEFORE` times the scale that fits the clip best (disparity: with scale and shift)."""
     # A gain over `before` that is only scale is not a gain.
     BEFORE_FUSED = "before_fused"
     """The aligned prediction, fused with sparse points: what can be had without training."""

@@ -13,7 +13,7 @@ ARIB_STD_B67_HLG = 18
 REFERENCE_WHITE_NITS = 203.0
 """Reference white of graphics and scenes (ITU-R BT.2408): maps to 1; highlights above it are rolled off."""
 HLG_REFERENCE_WHITE = 0.265
-"""The same reference white in hybrid log-gamma scene light, relative to a peak of 1."""
+"""Reference white in hybrid log-gamma scene light, relative to a peak of 1."""
 KNEE = 0.8
 BT709_FROM_BT2020 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], dtype=np.float32

@@ -37,7 +37,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class PngScale:
-    """How the integers of a depth PNG become depth: `depth = value / steps_per_unit`; 0 is no depth."""
+    """Scale of a depth PNG: `depth = value / steps_per_unit`; 0 is no depth."""
 
     steps_per_unit: float
     kind: DepthKind

@@ -1,4 +1,4 @@
-"""What the stages of one run share."""
+"""State shared by the stages of one run."""
 
 from __future__ import annotations
 

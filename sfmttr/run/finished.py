@@ -90,7 +90,7 @@ class FinishedRun:
 
     @property
     def rolled_back(self) -> bool:
-        """Whether no step was better than the unrefined weights, which were then kept."""
+        """True if no step was better than the unrefined weights, which were then kept."""
         return self.refinement.rolled_back
 
     def held_out_abs_rel(self, column: Column) -> float | None:

@@ -234,7 +234,7 @@ class RunReport:
     """None when the clip was not refined."""
     comparison: ComparisonsReport
     advice: str
-    """What to do when the clip was not refined; empty when it was."""
+    """Advice when the clip was not refined; empty otherwise."""
     timings_s: dict[str, float]
     """Seconds by stage."""
 

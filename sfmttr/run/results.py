@@ -51,12 +51,12 @@ class RunResult:
     comparisons: dict[str, Comparison | None]
     """By name as in `report.json`: held_out, held_out_frames, ground_truth, ground_truth_held_out_frames."""
     advice: str
-    """What to do when the clip was not refined; empty when it was."""
+    """Advice when the clip was not refined; empty otherwise."""
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def cli_hint(self) -> str:
-        """What options of the command line can do about it when the clip was not refined; shown there alone."""
+        """Command-line options that may help when the clip was not refined; shown on the command line only."""
         return "" if self.aligned is None or self.refined is not None else self.aligned.trust.cli_hint
 
     @property

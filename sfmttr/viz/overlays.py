@@ -16,7 +16,7 @@ from sfmttr.viz.panels import FONT_SIZE, INK, MARGIN, PAPER, below, caption_font
 
 
 class PointClass(StrEnum):
-    """What became of a sparse point."""
+    """Role of a sparse point in a refinement."""
 
     STRICT = "strict"
     RELAXED = "relaxed"
@@ -79,7 +79,7 @@ _SIZES: Mapping[PointClass, float] = {PointClass.REJECTED: 1.2, PointClass.HELD_
 
 
 def _radius(rgb: np.ndarray) -> float:
-    """Of a mark, px: visible, without hiding a crowd."""
+    """Radius of a mark in pixels: visible, without hiding dense points."""
     return float(np.clip(max(rgb.shape[:2]) / 420, 1.6, 4.0))
 
 

@@ -107,7 +107,7 @@ def _paper(height: int, width: int) -> np.ndarray:
 
 
 def _stacked(hw: HW) -> bool:
-    """Whether panels of this size stand under each other."""
+    """Return whether panels of this size are stacked vertically."""
     return hw[1] > 1.8 * hw[0]
 
 

@@ -69,7 +69,7 @@ class Bench:
         return key
 
     def quiet(self) -> bool:
-        """Whether no work is left: no job, no thread, nobody in the queue, no folder of a run."""
+        """Return whether no work is left: no job, no thread, nobody in the queue, no folder of a run."""
         threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("job-")]
         runs = [path for path in (self.service.config.folder / "visitors").glob("*/run")]
         return not threads and not runs and self.service.queue.idle and self.service.jobs.running == 0

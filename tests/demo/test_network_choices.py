@@ -312,7 +312,7 @@ def ended(calls: Handlers, clip: Path, typed: str, request: Any = None) -> tuple
 
 
 def refusals(folder: Path) -> dict[str, str]:
-    """What is typed, by the sentence that it ends with."""
+    """Typed names, by the error sentence."""
     pickled = write_model(folder / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     silent = write_model(folder / "silent")

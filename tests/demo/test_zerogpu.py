@@ -47,7 +47,7 @@ class FakeSpaces:
     asked: list[tuple[str, int]] = field(default_factory=list)
     """Function and seconds of each call."""
     pickled: bool = False
-    """What goes to a child is pickled, too: its process was forked before there was anything to send."""
+    """Check that values sent to a child are pickled, because its process was forked earlier."""
 
     def GPU(self, *, duration: Callable[..., int]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # noqa: N802
         def wrap(task: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What is measured for 8 bits: ranges, and weights that make up for rounding; and what is made of the graph then."""
+"""Calibration for int8: ranges, corrected weights, and the graph made from them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_few_samples_change_the_bias_alone() -> None:
 
 
 def spoilt(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same with a gain and a shift for each channel between the layers: what rounding might do."""
+    """Return the model with a gain and a shift for each channel between the layers: what rounding might do."""
     editor = GraphEditor(model)
     node = next(node for node in editor if node.name == "two")
     gain = editor.add_constant("gain", np.linspace(0.8, 1.3, 6, dtype=np.float32)[:, None, None])

@@ -60,7 +60,7 @@ def run(exported: Exported) -> FinishedRun:
 
 @pytest.fixture(scope="module")
 def clip() -> RenderedClip:
-    """What the exported run was made of."""
+    """Inputs of the exported run."""
     return render_room(8, HW)
 
 

@@ -1,4 +1,4 @@
-"""What a kit holds, and that nothing is left of one that cannot be made."""
+"""Contents of a kit; a kit that cannot be made leaves nothing behind."""
 
 from __future__ import annotations
 

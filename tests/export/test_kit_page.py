@@ -156,7 +156,7 @@ class Visit:
         return self.page
 
     def message(self) -> str:
-        """What the page says went wrong."""
+        """Error that the page shows."""
         box = self.page.locator("#message")
         box.wait_for(state="visible")
         return box.inner_text()
@@ -672,7 +672,7 @@ def gpu_visit(browser: Browser) -> Visit:
 
 
 def gpu_verdict(page: Page) -> str:
-    """What became of WebGPU."""
+    """Result of trying WebGPU."""
     box = page.locator("#gpu-text")
     expect(box).to_have_attribute("data-state", re.compile("absent|used|refused"), timeout=2 * PATIENCE_MS)
     if box.get_attribute("data-state") == "absent":

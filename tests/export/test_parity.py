@@ -70,7 +70,7 @@ class SeesBefore(TinyNetwork):
 
 @pytest.fixture(scope="module")
 def clip() -> RenderedClip:
-    """What the exported run was made of."""
+    """Inputs of the exported run."""
     return render_room(8, FRAME_HW)
 
 

@@ -246,7 +246,7 @@ def test_tags_and_commits(server: HubServer) -> None:
 
 
 def test_cache_is_the_librarys_own(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is fetched here is found there, and the other way round."""
+    """Files fetched by one are found by the other."""
     from huggingface_hub import hf_hub_download, scan_cache_dir
 
     server.push(NAME, sharded_files())

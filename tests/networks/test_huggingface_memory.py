@@ -106,7 +106,7 @@ def test_computing_features_again_changes_no_gradient(
 def test_what_is_kept_is_as_much_as_is_reckoned_with(
     network: adapter.HubNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all the encoder's weights trained, which keeps the most."""
+    """Peak memory with all encoder weights trained, which keeps the most activations."""
     *_, kept = step(network, TrainableScope.ENCODER)
     monkeypatch.setattr(activation_memory, "MAX_KEPT_BYTES", 0)
     *_, left = step(network, TrainableScope.ENCODER)

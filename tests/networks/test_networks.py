@@ -63,7 +63,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[DepthNetwork]:
 
 
 def input_of(network: DepthNetwork, hw: tuple[int, int], seed: int = 0) -> Tensor:
-    """What goes into `network` for a picture of noise, whose neighbours are other noise."""
+    """Input of `network` for a picture of noise with source frames of other noise."""
     count = 1 + len(network.source_offsets)
     return torch.cat([network.prepare(image_of(hw, seed + 10 * i)) for i in range(count)], dim=1)
 

@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Published:
-    """What the parity data holds of one network."""
+    """Parity data of one network."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -29,7 +29,7 @@ from tools.synthetic import render_room, write_frames
 
 slow, heavy = pytest.mark.slow, pytest.mark.heavy
 LIGHTEST = "diffnet"
-"""Of the four; the others are checked with -m heavy."""
+"""Networks checked by default; the other two with -m heavy."""
 STEPS = 20
 HW = (96, 128)
 

@@ -1,4 +1,4 @@
-"""What is trained on and what is held out: nothing is ever on both sides."""
+"""Targets and held-out points: nothing is ever on both sides."""
 
 from __future__ import annotations
 

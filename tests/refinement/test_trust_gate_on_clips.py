@@ -76,12 +76,12 @@ def smooth_log_error(clip: RenderedClip, size: float) -> np.ndarray:
 
 
 def fitting(clip: RenderedClip) -> np.ndarray:
-    """What a network that knows such scenes would give: right within about 10 %, in a unit of its own."""
+    """Prediction of a network in its domain: right within about 10 %, in a unit of its own."""
     return (2.5 * clip.depth * smooth_log_error(clip, 0.1)).astype(np.float32)
 
 
 def out_of_domain(clip: RenderedClip) -> np.ndarray:
-    """What a network would give that has never seen such scenes: depth that has nothing to do with them."""
+    """Prediction of a network out of its domain: depth unrelated to the scene."""
     return (10 * smooth_log_error(clip, 0.5)).astype(np.float32)
 
 

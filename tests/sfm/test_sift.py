@@ -57,7 +57,7 @@ def test_positions_and_scales_are_those_of_blobs(tmp_path: Path, size: float) ->
 
 
 def test_positions_have_no_bias(tmp_path: Path, noise: np.ndarray) -> None:
-    """What is found in the mirrored image lies, mirrored, where it was."""
+    """Features of the mirrored image are the mirrored features."""
     one = sift(saved(tmp_path, "one.png", noise), max(HW), 4000, 0.02).keypoints
     other = sift(saved(tmp_path, "other.png", noise[::-1, ::-1]), max(HW), 4000, 0.02).keypoints
     back = np.array([HW[1], HW[0]]) - other[:, :2]

@@ -94,7 +94,7 @@ class Visit:
         self.page.locator("#stop").click()
 
     def notice(self, patience_s: float = 30) -> str:
-        """What the page says went wrong, wherever."""
+        """Error that the page shows, wherever."""
         box = self.page.locator(".notice.error").first
         box.wait_for(timeout=1000 * patience_s)
         return box.inner_text()

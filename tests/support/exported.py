@@ -18,7 +18,7 @@ from tests.support.fakes import TINY, FakeSfm, TinyNetwork, fit, register_tiny
 from tools.synthetic import render_room, write_frames
 
 HW = (150, 200)
-"""Of the frames: more than the tiny network works at, so that its graph has to resize."""
+"""Size of the frames: larger than the tiny network works at, so that its graph has to resize."""
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ def export_tiny(folder: Path, patch: pytest.MonkeyPatch) -> Exported:
 
 
 def register_again(exported: Exported, patch: pytest.MonkeyPatch) -> None:
-    """What `export_tiny` made known, for another test."""
+    """Register the network of `export_tiny` again for another test."""
     register_tiny(patch, exported.run.parent / "weights")

@@ -151,7 +151,7 @@ def sparse_model_from_truth(
     unit: float = 1.0,
     score: float = 0.9,
 ) -> SparseModel:
-    """What a perfect reconstruction of `frames` would hold, less what is asked for.
+    """Return a perfect reconstruction of `frames`, degraded as asked for.
 
     `noise`: standard deviation of log depth by observation. `outliers`: share of the points whose depth is wrong by a
     factor of 2.5 to 5 everywhere. `unit`: metres in one SfM unit. Points are seen wherever nothing hides them.

@@ -19,7 +19,7 @@ from sfmttr.networks.huggingface.adapter import HubNetwork
 from tests.support.hf_models import MODELS
 
 SIDE = 70
-"""What it is made for: pictures of five patches a side."""
+"""Input size: pictures of five patches a side."""
 CARD = "---\nlicense: cc0-1.0\n---\nA tiny model for tests."
 
 

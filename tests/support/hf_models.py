@@ -47,7 +47,7 @@ class TinyModel:
     preprocessor: dict[str, Any] | None
     kind: DepthKind
     options: str = ""
-    """What has to be said with its name."""
+    """Options that its name needs."""
 
     @property
     def model_type(self) -> str:

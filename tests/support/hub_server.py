@@ -88,7 +88,7 @@ class Request:
 
 @dataclass
 class Faults:
-    """What the server does wrong."""
+    """Faults of the server."""
 
     cut: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """By name of a file: after how many bytes the next answers break off."""
@@ -126,7 +126,7 @@ class HubServer:
         return [request.path.rpartition("/")[2] for request in self.requests if "/resolve/" in request.path]
 
     def ranges(self) -> list[str | None]:
-        """Of the requests for the contents of large files."""
+        """Requests for the contents of large files."""
         return [request.range for request in self.requests if request.path.startswith("/large/")]
 
 

@@ -35,7 +35,7 @@ _PROBE_HW = (2, 3)
 
 @dataclass(frozen=True)
 class _ModelSpec:
-    """What a model's small files state."""
+    """Metadata from a model's small files."""
 
     card: ModelCard
     config: PretrainedConfig

@@ -1,4 +1,4 @@
-"""What a model states about itself: `config.json`, `preprocessor_config.json` and the license in `README.md`."""
+"""Metadata of a model: `config.json`, `preprocessor_config.json` and the license in `README.md`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _QUERIES = 128
 _HEADS = 4
 _LAYERS = 4
 _PATCH = 16
-"""Of features at 1/2 of the input."""
+"""Channels of the features at 1/2 of the input size."""
 _CELL = 2 * _PATCH
 _MIN_CELLS, _MAX_CELLS = _QUERIES + 1, 500
 """A picture has to have a patch for each query, and one more; there are no more places than these to tell apart."""
@@ -49,9 +49,9 @@ class AdaBinsDomain:
 
     max_depth_m: float
     cells: int
-    """Of 32 x 32 pixels, in a picture as it was trained on."""
+    """Positions of 32 x 32 pixels in a training picture."""
     crops: bool
-    """Whether it was trained on `_CROP_HW` at the bottom of KITTI's pictures."""
+    """True if it was trained on `_CROP_HW` at the bottom of KITTI's pictures."""
 
 
 DOMAINS = {
