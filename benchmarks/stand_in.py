@@ -175,9 +175,11 @@ def relative(truth: Tensor) -> Tensor:
 
 
 def loss_of(disparity: Tensor, batch: Batch) -> Tensor:
-    """Compute the loss of disparity (B, h, w) before its last ReLU: error and edges at several scales. (Normalising what the
-    network says as MiDaS does makes small batches diverge: the less it is sure of, the larger its gradients.) The sky
-    is infinitely far: its inverse depth is known."""
+    """Compute the loss of disparity (B, h, w) before its last ReLU: error and edges at several scales.
+
+    The sky is infinitely far, so its inverse depth is known.
+    """
+    # Normalizing predictions as MiDaS does makes small batches diverge: uncertain predictions get large gradients.
     error = disparity - relative(torch.where(batch.valid, (-batch.log_depth).exp(), 0.0)[:, 0])
     everywhere = torch.ones_like(error, dtype=torch.bool)
     return error.abs().mean() + _GRADIENT * gradient_loss(error[:, None], everywhere[:, None], 4)
