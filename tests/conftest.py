@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: on one thread results repeat bit for bit
+# Before torch is imported, too. A forked child (tests/demo/test_zerogpu.py) can spin for ever in the lists that MKL's
+# memory manager keeps by thread, when threads of its parent computed before the fork.
+os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 import pytest
 

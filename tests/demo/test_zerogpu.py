@@ -70,7 +70,7 @@ class FakeSpaces:
 
 
 def _forked_generator(task: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[Any]:
-    queue: Any = FORK.SimpleQueue()
+    receiver, sender = FORK.Pipe(duplex=False)
     stop = FORK.Event()
 
     def work() -> None:
@@ -78,16 +78,17 @@ def _forked_generator(task: Callable[..., Any], args: tuple[Any, ...]) -> Iterat
             for value in task(*args):
                 if stop.is_set():
                     break
-                queue.put(("value", value))
-            queue.put(("end", None))
+                sender.send(("value", value))
+            sender.send(("end", None))
         except Exception as error:  # noqa: BLE001
-            queue.put(("error", repr(error)))
+            sender.send(("error", repr(error)))
 
     process = FORK.Process(target=work, daemon=True)
     process.start()
     try:
         while True:
-            kind, value = queue.get()
+            assert receiver.poll(120), "the forked child hangs"
+            kind, value = receiver.recv()
             if kind == "end":
                 return
             if kind == "error":
@@ -96,7 +97,9 @@ def _forked_generator(task: Callable[..., Any], args: tuple[Any, ...]) -> Iterat
     finally:
         stop.set()
         process.join(5)
-        assert not process.is_alive()
+        ended = not process.is_alive()
+        process.kill()
+        assert ended
 
 
 def _forked(task: Callable[..., Any], args: tuple[Any, ...]) -> Any:
