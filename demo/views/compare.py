@@ -62,7 +62,7 @@ def _depth_bar(view: RunView) -> dict[str, Any]:
         "stops": ["rgb({},{},{})".format(*color) for color in colormap.palette()[:-1:17]],
         "ticks": [
             {"at": float(colormap.color_position(np.array(value), view.colors)), "text": f"{value:g}"}
-            for value in colormap.round_depths(view.colors, _BAR_TICKS)
+            for value in colormap.round_ticks(view.colors, _BAR_TICKS)
         ],
         "unit": view.unit,
     }

@@ -141,9 +141,9 @@ def _latency(report: ExportReport) -> str:
     if latency is None:
         return ""
     torch = latency.median_ms.get("torch")
-    beside = f"; torch takes {torch:.0f} ms there" if torch else ""
+    comparison = f"; torch takes {torch:.0f} ms there" if torch else ""
     thread = "one thread" if latency.threads == 1 else f"{latency.threads} threads"
-    return f"Times are medians for {_hw(latency.hw)} on {thread} of {latency.processor}{beside}."
+    return f"Times are medians for {_hw(latency.hw)} on {thread} of {latency.processor}{comparison}."
 
 
 _USE = """

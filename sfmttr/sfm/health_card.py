@@ -49,7 +49,7 @@ def health_card(
 ) -> SfmHealth:
     """Return the health card of a model with these figures."""
     verdict = health.health_score(doubtful_figures(figures, focal_given, ordered))
-    halves = figures.halves_disagreement
+    disagreement = figures.halves_disagreement
     return SfmHealth(
         registered=len(sparse.views),
         total=len(frames),
@@ -62,7 +62,7 @@ def health_card(
         median_triangulation_angle_deg=figures.triangulation_angle_deg,
         step_evenness=figures.step_evenness,
         degenerate_pair_ratio=figures.degenerate_pair_ratio,
-        halves_disagreement=None if math.isnan(halves) else halves,
+        halves_disagreement=None if math.isnan(disagreement) else disagreement,
         **asdict(verdict),
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of depth: arrays in, (H, W, 3) uint8 out. No files, no page."""
+"""Color maps for depth: range, lookup table, colored pictures (H, W, 3) uint8."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import matplotlib
 import numpy as np
 
 NO_DEPTH = (38, 40, 46)
-"""Color of pixels without depth; the colour map does not contain it."""
+"""Color of pixels without depth; the color map does not contain it."""
 _NO_DEPTH_INDEX = 255
-"""Its row in `palette`, after those of the colour map."""
+"""Row of `NO_DEPTH` in `palette`, after those of the color map."""
 
 Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class ColorRange:
-    """Depths that the colour map's two ends stand for."""
+    """Depths at the two ends of the color map."""
 
     near: float
     far: float
@@ -31,7 +31,7 @@ class ColorRange:
 
 
 def color_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 98.0) -> ColorRange:
-    """One range for all `depths` (H, W each; 0 or NaN for none) of a clip, between two percentiles of all pixels.
+    """Return one range for all `depths` (H, W each; 0 or NaN for none) of a clip, between two percentiles of all pixels.
 
     Without any depth the range is 1 to 2.
     """
@@ -46,7 +46,7 @@ def color_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 98
 
 
 def color_position(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
-    """Where depth lies between near (0) and far (1), clipped.
+    """Return the position of depth between near (0) and far (1), clipped.
 
     In log depth: equal steps of colour are equal relative errors, which is what depth is judged by. (Inverse depth
     spends half of the colours on what is nearer than twice the nearest; depth itself spends them on the far end.)
@@ -56,12 +56,12 @@ def color_position(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
 
 
 def colorize(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
-    """Depth (H, W) in colours: near is warm, far is cold; `NO_DEPTH` where it is 0, NaN or infinite."""
+    """Color depth (H, W): near is warm, far is cold; `NO_DEPTH` where it is 0, NaN or infinite."""
     return palette()[color_index(depth, range_)]
 
 
 def color_index(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
-    """(H, W) uint8: the row of `palette` for each depth; the last one where it is 0, NaN or infinite."""
+    """Return (H, W) uint8, the row of `palette` for each depth; the last one where it is 0, NaN or infinite."""
     index = np.rint(color_position(depth, range_) * (_NO_DEPTH_INDEX - 1)).astype(np.uint8)
     index[~(np.isfinite(depth) & (depth > 0))] = _NO_DEPTH_INDEX
     return index
@@ -69,18 +69,18 @@ def color_index(depth: np.ndarray, range_: ColorRange) -> np.ndarray:
 
 @lru_cache
 def palette() -> np.ndarray:
-    """(256, 3) uint8: near to far, then `NO_DEPTH`."""
+    """Return (256, 3) uint8: near to far, then `NO_DEPTH`."""
     return np.concatenate([color_table("Spectral", _NO_DEPTH_INDEX), np.array([NO_DEPTH], np.uint8)])
 
 
 @lru_cache
 def color_table(name: str, count: int = 256) -> np.ndarray:
-    """(`count`, 3) uint8, from one end of the colour map to the other."""
+    """Return (`count`, 3) uint8, from one end of the color map to the other."""
     return matplotlib.colormaps[name](np.linspace(0, 1, count), bytes=True)[:, :3]
 
 
-def round_depths(range_: ColorRange, most: int) -> list[float]:
-    """At most `most` round depths within the range: 1, 2, 5 times powers of ten, or evenly spaced in a narrow range."""
+def round_ticks(range_: ColorRange, most: int) -> list[float]:
+    """Return at most `most` round depths in the range: 1, 2, 5 times powers of ten, or evenly spaced if it is narrow."""
     decades = range(math.floor(math.log10(range_.near)), math.ceil(math.log10(range_.far)) + 1)
     for factors in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 3, 5), (1, 2, 5), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]

@@ -1,4 +1,4 @@
-"""Pictures of depth: arrays in, (H, W, 3) uint8 out. No files, no page."""
+"""Curves of a refinement as pictures, (H, W, 3) uint8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 
 def plot_curves(losses: np.ndarray, validation: Sequence[tuple[int, float]], label: str = "AbsRel") -> np.ndarray:
-    """Training loss by step (S,) above validation error (step, value), the best step marked. 960 x 640."""
+    """Plot training loss (S,) above validation error (step, value), with the best step marked; 960 x 640 pixels."""
     figure = Figure(figsize=(9.6, 6.4), dpi=100, facecolor="white", layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     _plot_losses(upper, np.asarray(losses, np.float64))
@@ -29,7 +29,7 @@ def plot_curves(losses: np.ndarray, validation: Sequence[tuple[int, float]], lab
 
 
 def _plot_losses(axes: Axes, losses: np.ndarray) -> None:
-    """The loss of every step, faint, and its running median over a twentieth of them."""
+    """Plot the loss of every step, faint, and its running median over a twentieth of the steps."""
     steps = np.arange(1, len(losses) + 1)
     axes.plot(steps, losses, color="#9db8e8", linewidth=0.9)
     if len(losses) >= 20:
@@ -44,7 +44,7 @@ def _plot_losses(axes: Axes, losses: np.ndarray) -> None:
 
 
 def _plot_validation(axes: Axes, validation: Sequence[tuple[int, float]], label: str) -> None:
-    """Error at the validation points, the unrefined network's as a line, the best step as a dot."""
+    """Plot the error at validation points, the unrefined network's as a line, the best step as a dot."""
     axes.set_ylabel(f"{label}, validation points", fontsize=12)
     known = [(step, value) for step, value in validation if math.isfinite(value)]
     if not known:
@@ -60,7 +60,7 @@ def _plot_validation(axes: Axes, validation: Sequence[tuple[int, float]], label:
 
 
 def _drawn(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8. Through the canvas itself: pyplot keeps global state, and pages draw in threads."""
+    """Return the figure as (H, W, 3) uint8, without pyplot, whose global state is not thread-safe."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,4 +1,4 @@
-"""The trust gate against the five clips that it was made for (DESIGN section 4)."""
+"""The trust gate against the five clips that it was made for (docs/method.md)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_beyond_the_range_the_end_colours_stay():
     [((1, 100), [1, 2, 5, 10, 20, 50, 100]), ((0.8, 2.9), [0.8, 1, 1.5, 2, 2.5]), ((5.0, 5.3), [5.0, 5.3])],
 )
 def test_colour_bar_has_round_numbers(ends, expected):
-    assert colormap.round_depths(ColorRange(*ends), 8) == pytest.approx(expected)
+    assert colormap.round_ticks(ColorRange(*ends), 8) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("height", [40, 400])

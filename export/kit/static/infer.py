@@ -321,7 +321,7 @@ class Tally:
             print(f"\r{self.done} done, {rate:.1f} a second", end="", file=sys.stderr)
 
 
-def beside(network: OnnxDepth, rgb: np.ndarray, before: np.ndarray | None) -> list[np.ndarray]:
+def with_previous(network: OnnxDepth, rgb: np.ndarray, before: np.ndarray | None) -> list[np.ndarray]:
     """The neighbours of a picture that the network sees: the frame before it where there is one, else itself."""
     there = before is not None and before.shape == rgb.shape
     return [before if offset < 0 and there else rgb for offset in network.source_offsets]  # type: ignore[misc]
@@ -351,7 +351,7 @@ def run(network: OnnxDepth, sources: Iterator[Source], writer: Writer, show: Cal
                 before = None
                 continue
             start = time.perf_counter()
-            depth = network.predict(rgb, *beside(network, rgb, before if source.follows else None))
+            depth = network.predict(rgb, *with_previous(network, rgb, before if source.follows else None))
             before = rgb
             tally.network_s += time.perf_counter() - start
             waiting.append(pool.submit(writer.write, source.name, depth))

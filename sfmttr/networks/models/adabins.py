@@ -118,8 +118,8 @@ class _SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = functional.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, _HEADS, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
-        said = functional.scaled_dot_product_attention(query, key, value)
-        return self.out_proj(said.transpose(1, 2).flatten(2))
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class _Layer(nn.Module):
