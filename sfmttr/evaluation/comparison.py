@@ -1,6 +1,7 @@
 """Comparison of depth before and after refinement, at held-out points, in held-out frames and against ground truth.
 
-A comparison has one column for each `Column`. To add one, add it there and give its maps in `run.pipeline`.
+A comparison has one column for each `Column`. To add one: a member here, its maps in `run.pipeline`, a field of
+`ComparisonReport` in `run.report`, and its title in the page's `run_view`.
 """
 
 from __future__ import annotations

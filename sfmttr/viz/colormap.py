@@ -31,7 +31,7 @@ class ColorRange:
 
 
 def color_range(depths: Iterable[np.ndarray], low: float = 1.0, high: float = 98.0) -> ColorRange:
-    """Return one range for all `depths` (H, W each; 0 or NaN for none) of a clip, between two percentiles of all pixels.
+    """Return one range for all `depths` (H, W each; 0 or NaN: none) of a clip, between two percentiles of all pixels.
 
     Without any depth the range is 1 to 2.
     """
@@ -80,7 +80,7 @@ def color_table(name: str, count: int = 256) -> np.ndarray:
 
 
 def round_ticks(range_: ColorRange, most: int) -> list[float]:
-    """Return at most `most` round depths in the range: 1, 2, 5 times powers of ten, or evenly spaced if it is narrow."""
+    """Return at most `most` round depths in the range: 1, 2, 5 times powers of ten, or evenly spaced ones."""
     decades = range(math.floor(math.log10(range_.near)), math.ceil(math.log10(range_.far)) + 1)
     for factors in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 3, 5), (1, 2, 5), (1,)):
         ticks = [factor * 10.0**decade for decade in decades for factor in factors]
