@@ -62,12 +62,12 @@ def default_network() -> str:
     bundled = RunConfig().network
     if not (on_space() and has_gpu()):
         return bundled
-    from sfmttr.networks import registry
+    from sfmttr.networks import lookup
     from sfmttr.networks.huggingface.model_card import read_card
     from sfmttr.networks.huggingface.model_files import is_cached
     from sfmttr.networks.huggingface.model_id import ModelId
 
-    model = registry.describe(GPU_DEFAULT).model
+    model = lookup.describe(GPU_DEFAULT).model
     assert model is not None, "it is a model of the Hub"
     source = ModelId.parse(model).location
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sfmttr import networks
 from sfmttr.errors import NetworkError, SfmttrError
-from sfmttr.networks import NetworkSummary, registry
+from sfmttr.networks import NetworkSummary, lookup
 from sfmttr.networks.huggingface import model_files
 from sfmttr.networks.huggingface.model_id import ModelId, looks_like_model_id
 
@@ -59,7 +59,7 @@ class NetworkChoices:
             ModelId.parse(name)  # raises if there is no such folder
             return name
         if _PLAIN_NAME.fullmatch(name):
-            registry.entry(name)  # raises, and lists the names
+            lookup.entry(name)  # raises, and lists the names
         raise NetworkError(
             "This is not a model of the Hugging Face Hub: enter ORG/NAME, as shown on its page. A folder is accepted "
             "only on your own machine, by a page that nobody else can open."
@@ -113,7 +113,7 @@ def _without_address(text: str) -> str:
 
 def _label(network: NetworkSummary) -> str:
     info, of_hub = network.info, network.model is not None
-    downloadable = of_hub or all(file.url for file in registry.entry(info.name).files)
+    downloadable = of_hub or all(file.url for file in lookup.entry(info.name).files)
     missing = "downloaded first" if downloadable else "weights not on this machine"
     state = "ready to use" if network.weights_available else missing
     source = "Hugging Face: " if of_hub else ""

@@ -14,7 +14,7 @@ from sfmttr.config import OutputConfig, RunConfig
 from sfmttr.evaluation.comparison import Column
 from sfmttr.evaluation.ground_truth import find_companion_ground_truth
 from sfmttr.io.depth_files import read_depth_png
-from sfmttr.networks.registry import entry
+from sfmttr.networks.lookup import entry
 from sfmttr.networks.weights import SHIPPED_FOLDER, find, sha256_of
 from sfmttr.run import pipeline
 

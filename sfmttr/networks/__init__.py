@@ -1,7 +1,7 @@
-"""Depth networks: contract (`base`), names and their weights files (`catalog`), loading (`registry`, `weights`),
+"""Depth networks: contract (`base`), names and their weights files (`catalog`), loading (`lookup`, `weights`),
 prediction (`inference`), one adapter a file (`models`), and any model of the Hugging Face Hub (`huggingface`)."""
 
-from sfmttr.networks.registry import (
+from sfmttr.networks.lookup import (
     NetworkSummary,
     build,
     built_in,

@@ -13,7 +13,7 @@ import sfmttr
 from sfmttr.errors import RunFolderError
 from sfmttr.io.atomic import atomic_file
 from sfmttr.io.json_files import read_model, write_json
-from sfmttr.networks import registry
+from sfmttr.networks import lookup
 from sfmttr.networks.base import DepthNetwork
 from sfmttr.refinement.task import RefineResult
 
@@ -39,7 +39,7 @@ def write_refinement(weights: Path, curves: Path, result: RefineResult, network:
     """Write the state dict as safetensors, with its license and what rebuilds `network`, and the curves as JSON."""
     metadata = {
         "sfmttr": sfmttr.__version__,
-        **registry.weights_metadata(network),
+        **lookup.weights_metadata(network),
         "best_step": str(result.best_step),
     }
     with atomic_file(weights) as part:

@@ -20,7 +20,7 @@ from export.exporter import ExportConfig, export_run
 from export.kit.builder import build_kit
 from export.runtime import OnnxDepth
 from export.spec import Variant
-from sfmttr.networks import catalog, registry
+from sfmttr.networks import catalog, lookup
 from sfmttr.networks.base import TorchPredictor
 from sfmttr.run.finished import FinishedRun
 from sfmttr.types import HW
@@ -84,7 +84,7 @@ def run_of(exported: Exported, clip: RenderedClip, tmp_path: Path, monkeypatch: 
 
     def make(network: type[TinyNetwork]) -> Path:
         folder = shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "kit.zip"))
-        entry = registry.entry(TINY)
+        entry = lookup.entry(TINY)
         monkeypatch.setitem(
             catalog.ENTRIES,
             TINY,

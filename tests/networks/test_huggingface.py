@@ -20,7 +20,7 @@ from sfmttr import networks
 from sfmttr.config import GroundTruthConfig, OutputConfig, RunConfig, TrainableScope, VideoConfig
 from sfmttr.errors import NetworkError, SfmttrError, WeightsError
 from sfmttr.evaluation.comparison import Column
-from sfmttr.networks import catalog, registry
+from sfmttr.networks import catalog, lookup
 from sfmttr.networks.base import state_dict_cpu
 from sfmttr.networks.huggingface import adapter, loader
 from sfmttr.networks.huggingface.model_config import library_config, output_kind
@@ -103,7 +103,7 @@ def test_it_can_be_built_again_from_what_its_weights_say(
     name: str, load: Callable[[str], adapter.HubNetwork], room: RenderedClip, tmp_path: Path
 ) -> None:
     network = load(name)
-    told = registry.weights_metadata(network)
+    told = lookup.weights_metadata(network)
     save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", told)
     again = networks.load_refined(tmp_path / "refined.safetensors")
     assert again.info == network.info
@@ -370,7 +370,7 @@ def test_a_model_of_the_hub_is_pinned(
         assert network.info.source == f"https://huggingface.co/someone/depth/tree/{commit}"
         assert network.info.licence == "cc0-1.0"
         monkeypatch.setattr(
-            registry,
+            lookup,
             "HUB_ALIASES",
             {
                 "ours": catalog.HubAlias(

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from sfmttr import networks
 from sfmttr.errors import NetworkError, WeightsError
-from sfmttr.networks import registry
+from sfmttr.networks import lookup
 from sfmttr.networks.base import DepthNetwork, TorchPredictor, resize_depth, resize_image, state_dict_cpu
+from sfmttr.networks.lookup import entry
 from sfmttr.networks.models import monodepth
 from sfmttr.networks.models.adabins import AdaBins
 from sfmttr.networks.models.meter import Meter, positive
 from sfmttr.networks.models.rt_monodepth import RtMonoDepthS
-from sfmttr.networks.registry import entry
 from sfmttr.types import DepthKind
 from tests.support.data_paths import data_root, existing, parity_root, weights_root
 
@@ -161,7 +161,7 @@ def test_constructed_ready_to_predict(network: DepthNetwork) -> None:
 
 
 def test_state_survives_safetensors(network: DepthNetwork, tmp_path: Path) -> None:
-    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", registry.weights_metadata(network))
+    save_file(dict(state_dict_cpu(network)), tmp_path / "refined.safetensors", lookup.weights_metadata(network))
     loaded = networks.load_refined(tmp_path / "refined.safetensors")
     assert loaded.info == network.info
     assert not loaded.training
@@ -169,7 +169,7 @@ def test_state_survives_safetensors(network: DepthNetwork, tmp_path: Path) -> No
         assert torch.equal(loaded.state_dict()[name], value)
 
 
-# --------------------------------------------------------------------------------------- registry
+# --------------------------------------------------------------------------------------- lookup
 
 
 def test_listing_needs_no_torch() -> None:
@@ -196,7 +196,7 @@ def test_published_files_are_https(name: str) -> None:
 
 
 def test_refined_weights_of_another_network_do_not_load(tmp_path: Path) -> None:
-    terms = registry.weights_metadata(networks.build("meter-xxs-nyu"))
+    terms = lookup.weights_metadata(networks.build("meter-xxs-nyu"))
     save_file(dict(state_dict_cpu(networks.build("rt-monodepth-s"))), tmp_path / "rt.safetensors", terms)
     with pytest.raises(WeightsError, match=r"rt\.safetensors does not fit.*missing.*unexpected"):
         networks.load_refined(tmp_path / "rt.safetensors")

@@ -13,11 +13,11 @@ from torch import Tensor
 from sfmttr import networks
 from sfmttr.errors import WeightsError
 from sfmttr.networks.base import DepthNetwork
+from sfmttr.networks.lookup import entry
 from sfmttr.networks.models.adabins import AdaBins
 from sfmttr.networks.models.cadepth import CADepth
 from sfmttr.networks.models.diffnet import DIFFNet
 from sfmttr.networks.models.manydepth import ManyDepth, rotation_of
-from sfmttr.networks.registry import entry
 from sfmttr.networks.weights import apply_state
 from tests.support.data_paths import existing, parity_root
 from tests.support.paper_weights import PAPER, noise, published_files

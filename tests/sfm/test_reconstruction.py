@@ -315,7 +315,7 @@ def test_reason_and_advice_without_a_model(figures: tuple[float, int, float, flo
     assert sfm_health.NO_MODEL_ADVICE[reason]
 
 
-# -------------------------------------------------------------------------------------------------- attempt_settings
+# -------------------------------------------------------------------------------------------------- retry policy
 
 
 def fake_attempts(
@@ -341,14 +341,14 @@ def fake_attempts(
         ([0, 0, 0], None, 3),
     ],
 )
-def test_ladder_keeps_the_best(registered: list[int], best: str | None, tried: int) -> None:
+def test_retry_policy_keeps_the_best(registered: list[int], best: str | None, tried: int) -> None:
     planned = [SfmSettings(str(i)) for i in range(len(registered))]
     found = run_attempts(planned, fake_attempts(registered), total=100, time_left_s=lambda: 1.0)
     assert len(found.attempts) == tried
     assert (found.best.model if found.best else None) == best
 
 
-def test_ladder_ends_when_the_time_is_up() -> None:
+def test_retry_policy_ends_when_the_time_is_up() -> None:
     left = iter([5.0, 0.0])
     found = run_attempts(
         [SfmSettings("0"), SfmSettings("1")], fake_attempts([50, 100]), total=100, time_left_s=lambda: next(left)
@@ -357,7 +357,7 @@ def test_ladder_ends_when_the_time_is_up() -> None:
     assert found.best is not None
 
 
-def test_ladder_ends_when_nothing_can_help() -> None:
+def test_retry_policy_ends_when_nothing_can_help() -> None:
     found = run_attempts(
         [SfmSettings("0"), SfmSettings("1")],
         fake_attempts([0, 100], not_recoverable=0),
@@ -367,7 +367,7 @@ def test_ladder_ends_when_nothing_can_help() -> None:
     assert [attempt.rung for attempt in found.attempts] == ["0"]
 
 
-def test_rungs_of_clips_and_photo_sets(tmp_path: Path) -> None:
+def test_attempts_for_clips_and_photo_sets(tmp_path: Path) -> None:
     clip = frame_set(tmp_path, [f"{i}.png" for i in range(40)], (48, 64))
     assert attempt_settings(clip, SfmConfig())[0].overlap == SfmConfig().overlap
     assert attempt_settings(clip, SfmConfig())[-1].mapper == Mapper.GLOBAL
@@ -479,7 +479,7 @@ def test_native_abort_is_a_result(misbehave: Callable[[str], None], tmp_path: Pa
     assert "chatter" in result.attempts[0].note
     assert len(result.attempts) == len(
         attempt_settings(clip(tmp_path), SfmConfig())
-    )  # one bad rung does not end the run_attempts
+    )  # one failed attempt does not end the run
     assert "chatter" not in "".join(capfd.readouterr())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfmttr.networks.registry import entry
+from sfmttr.networks.lookup import entry
 from tests.networks.test_networks import generated
 from tests.support.data_paths import existing, parity_root
 
@@ -31,7 +31,7 @@ def _part(name: str, prefix: str, keys: Mapping[str, list[int]], pose_gain: floa
 
 
 def published_files(name: str, pose_gain: float | None = None) -> list[dict[str, Any]]:
-    """In the registry's order, with what they hold beside weights."""
+    """In the catalog's order, with what they hold beside weights."""
     keys = keys_of(name)
     settings: dict[str, Any] = {"height": 320, "width": 1024, "use_stereo": False, "num_layers": 50}
     if name == "adabins":

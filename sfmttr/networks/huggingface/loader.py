@@ -76,7 +76,7 @@ def load(
 ) -> HubNetwork:
     """Load the network with its published weights, in evaluation mode on the CPU.
 
-    `registered` is its info where the registry has a name for it. Raises `NetworkError` for what is no depth network,
+    `registered` is its info where the catalog has a name for it. Raises `NetworkError` for what is no depth network,
     `WeightsError` for weights that cannot be fetched or do not fit.
     """
     from transformers import AutoModelForDepthEstimation
